@@ -1,0 +1,158 @@
+"""The door for benchmarks: embeddings in, scores out. A benchmark never meets a model or an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .cards import BenchmarkCard, ProtocolCard
+from .errors import DataError
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a benchmark asks of a model: rows of one dataset under one view, as one readout, in one geometry.
+
+    Args:
+        dataset: its name.
+        view: a named image -> image function (`original`, `jpeg-30`, …).
+        readout: `cls`, `mean`, `cls+mean`, `pooled`, `grid`, or `default`: what the model's card recommends.
+        geometry: `card`, or `224`: shorter side to 224 px and centre crop, whatever the card says.
+        online: the protocol embeds while it trains and gets a callable instead of rows.
+    """
+
+    dataset: str
+    view: str = "original"
+    readout: str = "default"
+    geometry: str = "card"
+    online: bool = False
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One model's rows of one dataset, and what is known of each row.
+
+    Attributes:
+        X: (n, d) float32.
+        y: (n,) labels as indices into `classes`, or None.
+        id: (n,) tile ids.
+        split: (n,) "train", "val" or "test", or None; likewise `group` (patient), `slide`, `centre`, `fold` (ints).
+        target: (n, g) float numbers to regress, or None; `target_names` names the columns.
+        table: every column of the dataset's table, as arrays of length n.
+        classes: the names of the labels.
+    """
+
+    X: np.ndarray
+    id: np.ndarray
+    y: np.ndarray | None = None
+    split: np.ndarray | None = None
+    group: np.ndarray | None = None
+    slide: np.ndarray | None = None
+    centre: np.ndarray | None = None
+    fold: np.ndarray | None = None
+    target: np.ndarray | None = None
+    target_names: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    table: Mapping[str, np.ndarray] = field(default_factory=dict)
+    dataset: str = ""
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, key: str | np.ndarray | slice) -> Embeddings:
+        """The rows of a split (`emb["train"]`), of a boolean mask or of row numbers."""
+        if isinstance(key, str):
+            if self.split is None:
+                raise DataError(f"{self.dataset or 'These embeddings'}: there is no split, so no {key!r}. Add a `split` column to the table, or use a protocol that makes its own folds.")
+            rows = self.split == key
+            if not rows.any():
+                raise DataError(f"{self.dataset or 'These embeddings'}: no row has split {key!r}; there are {', '.join(sorted(set(self.split.tolist())))}. Correct the `split` column of the table.")
+            key = rows
+        per_row = {n: getattr(self, n) for n in ("X", "id", "y", "split", "group", "slide", "centre", "fold", "target")}
+        rows_of = {n: v[key] for n, v in per_row.items() if v is not None}
+        return replace(self, **rows_of, table={n: v[key] for n, v in self.table.items()})
+
+
+@dataclass
+class Scores:
+    """What a protocol finds.
+
+    Args:
+        metrics: {metric: a float, or one float a fold or seed}; nan is allowed and becomes null with a reason.
+        predictions: equal-length arrays `id, fold, seed, y, score`, kept beside the record for intervals and paired tests.
+        details: small named arrays: per gene, per pair, counts, class x centre.
+        notes: sentences that a reader of the number must know.
+    """
+
+    metrics: Mapping[str, float | Sequence[float]]
+    predictions: Mapping[str, np.ndarray] | None = None
+    details: Mapping[str, Any] | None = None
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, result: Scores | Mapping[str, Any]) -> Scores:
+        """A benchmark may return a plain mapping of floats or lists."""
+        return result if isinstance(result, cls) else cls(metrics=dict(result))
+
+
+class Protocol:
+    """A named way from embeddings to scores. Set `card`; override `score`."""
+
+    card: ProtocolCard
+
+    def score(self, emb: Any, **options: Any) -> Scores | Mapping[str, Any]:
+        """Scores of one Embeddings, or of the mapping that the benchmark's `needs` names. Options arrive complete."""
+        raise NotImplementedError(f"{type(self).__name__} must define score(emb, **options); see docs/write-a-benchmark.md.")
+
+
+class Benchmark:
+    """dataset(s) + protocol + primary metric. A registry row needs no class; a class overrides `score`, maybe `needs`.
+
+    `dataset`, when set, is a Dataset that comes with the benchmark.
+    """
+
+    card: BenchmarkCard
+    dataset: Dataset | None = None
+    protocol: Protocol | None = None
+
+    def __init__(self, card: BenchmarkCard | None = None) -> None:
+        if card is not None:
+            self.card = card
+
+    def needs(self) -> dict[str, Need]:
+        """Name -> Need. One need: `score` gets its Embeddings; several: a mapping of them."""
+        c = self.card
+        return {"": Need(c.dataset, view=c.view, readout=c.readout, geometry=c.geometry)}
+
+    def score(self, emb: Any, **options: Any) -> Scores | Mapping[str, Any]:
+        """Scores from embeddings: the protocol's, once, or once a subset and then averaged."""
+        assert self.protocol is not None, "the harness sets the protocol of a row before it scores"
+        if not self.card.subsets:
+            return self.protocol.score(emb, **options)
+        return _mean_over_subsets(self.protocol, emb, self.card.subsets, options)
+
+
+def _mean_over_subsets(protocol: Protocol, emb: Embeddings, subsets: Mapping[str, Any], options: Mapping[str, Any]) -> Scores:
+    """Each part scored apart; the value of a fold is the mean of the parts' values in that fold."""
+    ((column, values),) = subsets.items()
+    parts: dict[str, Scores] = {}
+    for value in values:
+        rows = np.asarray(emb.table[column]).astype(str) == str(value)
+        if not rows.any():
+            raise DataError(f"{emb.dataset}: no row has {column} = {value}. The download is not whole: `bench data check {emb.dataset}` compares it.")
+        parts[str(value)] = Scores.of(protocol.score(emb[rows], **options))
+    names = list(next(iter(parts.values())).metrics)
+    metrics = {m: np.mean([np.atleast_1d(np.asarray(p.metrics[m], float)) for p in parts.values()], axis=0).tolist() for m in names}
+    kept = [p.predictions for p in parts.values()]
+    predictions = None
+    if all(p is not None for p in kept):
+        predictions = {k: np.concatenate([np.asarray(p[k]) for p in kept if p is not None]) for k in kept[0] or {}}
+        predictions[column] = np.concatenate([np.full(len(p["id"]), v) for v, p in zip(parts, kept, strict=True) if p is not None])
+    details = {f"{column}={v}/{m}": np.atleast_1d(np.asarray(p.metrics[m], float)) for v, p in parts.items() for m in names}
+    return Scores(metrics, predictions, details, [f"{column} {v}: {note}" for v, p in parts.items() for note in p.notes])

@@ -1,0 +1,400 @@
+"""Cards: the facts of a model, dataset, protocol, benchmark or recipe, frozen and validated.
+
+A field is one of three sorts. A plain field can change a number and counts in the fingerprint. A *note* (licence, title)
+cannot. A *place* (a path) does not count itself: the content found there does, added by whoever reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import CardError, UsageError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+NAME_CHARS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
+
+
+def note(default: Any = "", **kw) -> Any:
+    """A field that describes and never changes a number."""
+    return _sorted_field("note", default, **kw)
+
+
+def place(default: str = "") -> Any:
+    """A path: its content counts, not its spelling."""
+    return _sorted_field("place", default)
+
+
+def _sorted_field(sort: str, default: Any, **kw) -> Any:
+    if callable(default):
+        return field(default_factory=default, metadata={"sort": sort}, **kw)
+    return field(default=default, metadata={"sort": sort}, **kw)
+
+
+def fingerprint(value: Any, length: int = 12) -> str:
+    """Hex digest of any JSON-like value; equal values give equal digests on every machine."""
+    text = json.dumps(plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=length // 2).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON holds it: dataclasses and mappings as dicts, tuples as lists, paths as strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, type):
+        return value.__name__
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(frozen=True)
+class Card:
+    """The base: a name, checks, a fingerprint, and where the card was written."""
+
+    name: str
+
+    word: typing.ClassVar[str] = "card"
+
+    def __post_init__(self) -> None:
+        bad = set(self.name.split("@")[0]) - NAME_CHARS if isinstance(self.name, str) else {"(not text)"}
+        if bad or not self.name or self.name.startswith((".", "-")):
+            raise CardError(f"{self.word} name {self.name!r}: use letters, digits, '.', '_', '+' and '-', and start with a letter or digit.")
+        hints = _hints(type(self))
+        for f in dataclasses.fields(self):
+            object.__setattr__(self, f.name, _checked(self, f.name, hints[f.name], getattr(self, f.name)))
+        self.check()
+
+    def check(self) -> None:
+        """Raise CardError when the fields do not fit each other."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The fields that can change a number."""
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if not f.metadata.get("sort")}
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.facts)
+
+    def fail(self, key: str, why: str) -> CardError:
+        return CardError(f"{self.word} {self.name}: {key} {why}")
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        return [f.name for f in dataclasses.fields(cls)]
+
+    @classmethod
+    def from_row(cls, name: str, row: Any, base: Path | None = None):
+        """A card from a row of a registry file.
+
+        Args:
+            name: the row's key.
+            row: its mapping; an unknown key is an error that lists the known ones.
+            base: the folder of the file, against which relative places are read.
+        """
+        if not isinstance(row, Mapping):
+            raise CardError(f"{cls.word} {name}: a row is a mapping such as `{name}: {{kind: …}}`, not {row!r}.")
+        wrong = [k for k in row if k not in cls.keys()]
+        if wrong:
+            known = ", ".join(k for k in cls.keys() if k != "name")
+            raise CardError(f"{cls.word} {name}: unknown key {', '.join(map(repr, wrong))}. Known keys: {known}.")
+        row = {k: v for k, v in row.items() if v is not None}
+        if base is not None:
+            for f in dataclasses.fields(cls):
+                if f.metadata.get("sort") == "place" and isinstance(row.get(f.name), str):
+                    row[f.name] = anchored(row[f.name], base)
+        return cls(**{"name": name, **row})
+
+
+def anchored(path: str, base: Path) -> str:
+    """A relative path read from `base`; `scheme:` addresses and absolute paths as they are."""
+    head = path.split(":")[0]
+    if not path or (":" in path and len(head) > 1 and "/" not in head) or Path(path).expanduser().is_absolute():
+        return path
+    return str(base / path)
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
+
+
+def _checked(card: Card, key: str, hint: Any, value: Any) -> Any:
+    """The value in the field's type (lists become tuples, ints floats), or a CardError that says what is expected."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return _frozen(value)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        for arg in args:
+            try:
+                return _checked(card, key, arg, value)
+            except CardError:
+                continue
+        raise card.fail(key, f"cannot be {value!r}.")
+    if origin is tuple and isinstance(value, (list, tuple)):
+        if args[-1] is Ellipsis:
+            return tuple(_checked(card, key, args[0], v) for v in value)
+        if len(value) == len(args):
+            return tuple(_checked(card, key, a, v) for a, v in zip(args, value, strict=True))
+    elif hint is dict and isinstance(value, Mapping):
+        return _frozen(value)
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    elif hint is str and isinstance(value, (str, Path)):
+        return str(value)
+    elif hint is bool and isinstance(value, bool):
+        return value
+    wanted = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}.get(hint, str(hint).replace("typing.", ""))
+    raise card.fail(key, f"must be {wanted}, not {value!r}.")
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _frozen(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_frozen(v) for v in value)
+    return value
+
+
+@dataclass(frozen=True)
+class ModelCard(Card):
+    """The facts of a model: how to build it, how it sees, what it gives.
+
+    `mean` and `std` are ImageNet's unless the card says otherwise; `crop` is the share of the resized shorter side that
+    the centre crop keeps (0.875: 224 of 256); `dim` is the width of the recommended readout.
+    """
+
+    dim: int | None = None
+    mpp: float | None = None
+    kind: str = "class"
+    arch: str = ""
+    arch_options: dict = field(default_factory=dict)
+    hub: str = ""
+    revision: str = ""
+    file: str = ""
+    key_map: str = ""
+    size: int = 224
+    crop: float = 1.0
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    precision: str = "fp32"
+    readout: str = ""
+    readouts: tuple[str, ...] = ()
+    prefix_tokens: int | None = None
+    seed: int = 0
+    version: str | int = 1
+    options: dict = field(default_factory=dict)
+    weights: str = place()
+    title: str = note()
+    aliases: tuple[str, ...] = note(())
+    params: int | None = note(None)
+    gflops: float | None = note(None)
+    licence: str = note()
+    gated: str | bool = note("")
+    paper: str = note()
+    url: str = note()
+    year: int | None = note(None)
+    seen: tuple[str, ...] = note(("unknown",))
+    description: str = note()
+
+    word: typing.ClassVar[str] = "model"
+
+    def check(self) -> None:
+        if self.dim is not None and self.dim < 1:
+            raise self.fail("dim", f"must be at least 1, not {self.dim}.")
+        if self.size < 1:
+            raise self.fail("size", f"must be at least 1 pixel, not {self.size}.")
+        if not 0 < self.crop <= 1:
+            raise self.fail("crop", f"is a share between 0 and 1, not {self.crop}.")
+        if self.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos"):
+            raise self.fail("interpolation", f"is nearest, bilinear, bicubic or lanczos, not {self.interpolation!r}.")
+        if self.precision not in ("fp32", "fp16", "bf16"):
+            raise self.fail("precision", f"is fp32, fp16 or bf16, not {self.precision!r}.")
+        if min(self.std) <= 0:
+            raise self.fail("std", f"must be above 0, not {list(self.std)}.")
+
+
+@dataclass(frozen=True)
+class DatasetCard(Card):
+    """The facts of a dataset: what reads it, where it lies, what its labels mean."""
+
+    kind: str = "manifest"
+    mpp: float | None = None
+    classes: tuple[str, ...] = ()
+    options: dict = field(default_factory=dict)
+    root: str = note("")
+    table: str = note("")
+    targets: str = note("")
+    title: str = note()
+    counts: dict = note(dict)
+    tree: str = note()
+    how: str = note()
+    url: str = note()
+    licence: str = note()
+    registration: str = note()
+    sources: tuple[str, ...] = note(())
+    description: str = note()
+    base: str = note("")
+
+    word: typing.ClassVar[str] = "dataset"
+
+    @classmethod
+    def from_row(cls, name: str, row: Any, base: Path | None = None):
+        card = super().from_row(name, row, base)
+        return dataclasses.replace(card, base=str(base)) if base else card
+
+
+@dataclass(frozen=True)
+class Option:
+    """One free choice of a protocol: its default, what it may be, what it means.
+
+    Args:
+        default: the value when nothing is said.
+        allowed: a tuple of values, or a type, or None for the default's own type.
+        doc: one sentence.
+    """
+
+    default: Any
+    allowed: Any = None
+    doc: str = ""
+
+    def read(self, protocol: str, name: str, value: Any) -> Any:
+        """`value` (text from a command line, or a Python value) as this option takes it, else UsageError."""
+        if isinstance(value, str) and not isinstance(self.default, str):
+            value = _number(value)
+        if isinstance(self.allowed, tuple):
+            for choice in self.allowed:
+                if value == choice or str(value) == str(choice):
+                    return choice
+            raise UsageError(f"{protocol}: option {name}={value} is not one of {', '.join(map(str, self.allowed))}.")
+        kind = self.allowed or type(self.default)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if self.default is None or value is None or isinstance(value, kind):
+            return value
+        if kind is bool and str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+        if kind is int and isinstance(value, float) and value == int(value):
+            return int(value)
+        raise UsageError(f"{protocol}: option {name} takes {kind.__name__}, not {value!r}.")
+
+
+def _number(text: str) -> Any:
+    low = text.strip().lower()
+    if low in ("true", "false", "none", "null"):
+        return {"true": True, "false": False}.get(low)
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@dataclass(frozen=True)
+class ProtocolCard(Card):
+    """A named, versioned, complete way from embeddings to scores. `name` carries the version: `g2l-knn@1`."""
+
+    options: dict = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    ddof: int = 1
+    version: int | None = None
+    notes: str = note()
+
+    word: typing.ClassVar[str] = "protocol"
+
+    def check(self) -> None:
+        base, _, version = self.name.partition("@")
+        number = self.version if self.version is not None else int(version) if version.isdigit() else 1
+        if version and version != str(number):
+            raise self.fail("name", f"ends in a version such as {base}@1, and version says {number}.")
+        options = {k: v if isinstance(v, Option) else Option(**v) if isinstance(v, Mapping) else Option(v) for k, v in self.options.items()}
+        object.__setattr__(self, "name", f"{base}@{number}")
+        object.__setattr__(self, "version", number)
+        object.__setattr__(self, "options", options)
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every option with its value; UsageError for an unknown name or a value that is not allowed."""
+        wrong = [k for k in given if k not in self.options]
+        if wrong:
+            raise UsageError(f"{self.name} has no option {', '.join(wrong)}. Its options: {', '.join(self.options) or 'none'}.")
+        return {k: o.read(self.name, k, given[k]) if k in given else o.default for k, o in self.options.items()}
+
+
+@dataclass(frozen=True)
+class BenchmarkCard(Card):
+    """dataset + protocol + primary metric. `label` is the table's column that holds the label; `subsets` maps a column
+    to the values that are scored apart and averaged, as `{magnification: [40, 100]}`."""
+
+    dataset: str = ""
+    protocol: str = ""
+    metric: str = ""
+    kind: str = ""
+    options: dict = field(default_factory=dict)
+    readout: str = "default"
+    view: str = "original"
+    geometry: str = "card"
+    label: str = "label"
+    subsets: dict = field(default_factory=dict)
+    better: str = note("higher")
+    title: str = note()
+    paper: str = note()
+    description: str = note()
+
+    word: typing.ClassVar[str] = "benchmark"
+
+    def check(self) -> None:
+        for key in ("dataset", "metric"):
+            if not getattr(self, key):
+                raise self.fail(key, f"is missing: say which {key}.")
+        if not self.protocol:
+            object.__setattr__(self, "protocol", f"{self.name}@1")
+        if "@" not in self.protocol:
+            object.__setattr__(self, "protocol", f"{self.protocol}@1")
+
+
+@dataclass(frozen=True)
+class RecipeCard(Card):
+    """How to distil a teacher into a student: every hyperparameter, with the paper's value as default."""
+
+    kind: str = "class"
+    options: dict = field(default_factory=dict)
+    paper: str = note()
+    description: str = note()
+
+    word: typing.ClassVar[str] = "recipe"
+
+
+@dataclass(frozen=True)
+class SuiteCard(Card):
+    """An explicit, versioned list of benchmarks."""
+
+    benchmarks: tuple[str, ...] = ()
+    version: int = 1
+    description: str = note()
+
+    word: typing.ClassVar[str] = "suite"
+
+    @classmethod
+    def from_row(cls, name: str, row: Any, base: Path | None = None):
+        return super().from_row(name, {"benchmarks": row} if isinstance(row, (list, tuple)) else row, base)

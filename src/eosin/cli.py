@@ -1,0 +1,146 @@
+"""`bench`: the counter. Each command is a few lines that call the verbs; heavy imports wait inside them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .errors import EosinError, UsageError
+
+if TYPE_CHECKING:
+    from .console import Console
+    from .places import Places
+    from .plugins import Catalogue
+
+# command -> (module, one line for --help), so that --help imports nothing
+COMMANDS = {
+    "run": ("work", "Score models on benchmarks; embed what is missing, reuse the rest."),
+    "embed": ("work", "Embed datasets and store the rows, without scoring."),
+    "score": ("work", "Apply a protocol to embeddings made elsewhere."),
+    "list": ("look", "List models, datasets, protocols, benchmarks, suites, recipes or views."),
+    "show": ("look", "Show one model, dataset, protocol, benchmark or suite."),
+    "data": ("materials", "Say where data come from, index and check them."),
+    "store": ("materials", "Look into, check and tidy the stored embeddings."),
+    "leaderboard": ("look", "Print the table of all records."),
+    "plugins": ("look", "List the installed plugins, also those that fail."),
+    "new": ("materials", "Write a new plugin distribution, with a test, ready to publish."),
+    "doctor": ("look", "Check this installation: PASS, WARN or FAIL, each with a fix."),
+}
+
+
+class Bench(click.Group):
+    """A group that imports a command's module when the command is used, and plugins when none of ours fits."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *sorted(self._foreign())]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS:
+            module = import_module(f".{COMMANDS[name][0]}", __package__)
+            return module.COMMANDS[name]
+        return self._foreign().get(name)
+
+    def _foreign(self) -> dict[str, click.Command]:
+        """Commands of plugins. Ours cannot be replaced."""
+        if not hasattr(self, "_found"):
+            from importlib.metadata import entry_points
+
+            self._found: dict[str, click.Command] = {}
+            if any(e.dist is None or e.dist.name != "eosin" for e in entry_points(group="eosin")):
+                from .plugins import Catalogue
+
+                self._found = Catalogue().commands()
+        return self._found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        foreign = [(n, c.get_short_help_str()) for n, c in sorted(self._foreign().items())]
+        with formatter.section("Commands"):
+            formatter.write_dl([(n, text) for n, (_, text) in COMMANDS.items()] + foreign)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            from .errors import unknown
+
+            raise click.UsageError(str(unknown("command", args[0], self.list_commands(ctx), "bench --help")), ctx) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EosinError as error:
+            if "--debug" in sys.argv:
+                raise
+            fail(error)
+
+
+def fail(error: EosinError) -> None:
+    """An error as people see it, and the process ends with its code."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+@click.group(cls=Bench, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="eosin", prog_name="bench")
+def main() -> None:
+    """eosin: score foundation models for H&E tissue.
+
+    \b
+    bench run --model efficientnet-lite0 --suite phantom
+    bench run --model my-model --benchmark idc-knn --data /my/data
+    bench leaderboard
+    """
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--json, --debug and the places, the same on every command that knows them."""
+    for option in (
+        click.option("--debug", is_flag=True, help="Show tracebacks."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout and nothing else."),
+        click.option("--registry", "registries", multiple=True, type=click.Path(dir_okay=False), help="A registry.yaml of yours; may be given again."),
+        click.option("--results", type=click.Path(file_okay=False), help="Where records go (default: EOSIN_HOME/results)."),
+        click.option("--store", type=click.Path(file_okay=False), help="Where embeddings lie (default: EOSIN_HOME/embeddings)."),
+        click.option("--data", type=click.Path(), help="Where datasets lie, one folder each (default: EOSIN_HOME/data)."),
+    ):
+        command = option(command)
+    return command
+
+
+def pairs(ctx: Any, param: Any, values: tuple[str, ...]) -> dict[str, str]:
+    """`--option k=15` as a mapping."""
+    out = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--option {text}: write name=value, as in --option k=15.")
+        out[name.strip()] = value.strip()
+    return out
+
+
+class Desk:
+    """What nearly every command needs: places, catalogue, console."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        from .console import Console
+        from .places import Places
+
+        self.debug = options.get("debug", False)
+        self.console: Console = Console(options.get("as_json", False), options.get("quiet", False))
+        self.places: Places = Places.of(options.get("data"), options.get("store"), options.get("results"), options.get("registries", ()))
+        self._catalogue: Catalogue | None = None
+
+    @property
+    def catalogue(self) -> Catalogue:
+        if self._catalogue is None:
+            from .plugins import Catalogue
+
+            self._catalogue = Catalogue(self.places.registries)
+        return self._catalogue
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The door for models: a batch of normalised tensors in, named readouts out."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import cards
+from .cards import ModelCard
+from .errors import NotApplicable, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+PREFERRED = ("cls", "pooled", "mean")
+
+
+class FeatureExtractor:
+    """A model behind the contract. Set `card`; override `build`, or `embed` for full control.
+
+    Nothing heavy happens before `build()`: listing and planning only read the card.
+    """
+
+    card: ModelCard
+
+    def __init__(self, card: ModelCard | None = None) -> None:
+        if card is not None:
+            self.card = card
+        self.device: Any = "cpu"
+        self._module: Any = None
+
+    def build(self) -> torch.nn.Module:
+        """The network on the CPU in evaluation mode, weights loaded."""
+        raise NotImplementedError(f"{type(self).__name__} must define build() or embed(batch); see docs/write-a-model.md.")
+
+    @property
+    def module(self) -> Any:
+        """What `build` made, built once, on `self.device`."""
+        if getattr(self, "_module", None) is None:
+            self._module = self.build().eval().requires_grad_(False).to(getattr(self, "device", "cpu"))
+        return self._module
+
+    def embed(self, batch: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        """(n, 3, size, size) normalised floats to (n, dim), or to {readout: (n, d), "grid": (n, d, h, w)}."""
+        return self.module(batch)
+
+    def transform(self, image: Image.Image) -> np.ndarray:
+        """A PIL image as the (3, size, size) float32 that `embed` expects, by the card."""
+        return normalise(square(image, self.card)[None], self.card)[0]
+
+    def fingerprint(self, memory: Any = None) -> str:
+        """The address of all that can change this model's embeddings: card, weights' content, code.
+
+        Args:
+            memory: a `store.Memory` that remembers the hash of a large file by path, size and mtime.
+        """
+        facts: dict[str, Any] = dict(self.card.facts)
+        if self.card.weights:
+            path = self.weight_file()
+            facts["weights"] = memory.hash(path) if memory is not None else hash_file(path)
+        if self.card.kind == "class":
+            facts["source"] = [hash_file(p) for p in _sources(type(self))]
+        return cards.fingerprint(facts)
+
+    def weight_file(self) -> Path:
+        """The local file that the card's `weights` names."""
+        return Path(self.card.weights).expanduser()
+
+    def available(self) -> str:
+        """`here`, `missing` or `gated`: whether the weights can be loaded without asking anybody."""
+        return "here"
+
+
+def _sources(cls: type) -> list[Path]:
+    """The files that define a class and its bases, our own and the language's left out."""
+    files = []
+    for c in cls.__mro__:
+        if c.__module__.split(".")[0] in ("builtins", "eosin"):
+            continue
+        try:
+            files.append(Path(inspect.getsourcefile(c) or ""))
+        except (TypeError, OSError):
+            continue
+    return sorted({f for f in files if f.is_file()})
+
+
+def hash_file(path: Path) -> str:
+    """Content hash of a file, 16 hex digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+
+
+def square(image: Image.Image, card: ModelCard, geometry: str = "card") -> np.ndarray:
+    """An RGB image as uint8 (size, size, 3): shorter side resized, centre cropped, as torchvision does on PIL images.
+
+    Args:
+        geometry: `card`, or a number of pixels that a benchmark imposes for both resize and crop.
+    """
+    from PIL import Image as PILImage
+
+    size = card.size if geometry == "card" else int(geometry)
+    shorter = int(size / card.crop) if geometry == "card" else size
+    w, h = image.size
+    if min(w, h) != shorter:
+        w, h = (shorter, int(shorter * h / w)) if w <= h else (int(shorter * w / h), shorter)
+        image = image.resize((w, h), PILImage.Resampling[card.interpolation.upper()])
+    if (w, h) != (size, size):
+        left, top = round((w - size) / 2), round((h - size) / 2)
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image)
+
+
+def normalise(pixels: np.ndarray, card: ModelCard) -> np.ndarray:
+    """uint8 (n, h, w, 3) to float32 (n, 3, h, w): (value / 255 - mean) / std."""
+    x = pixels.astype(np.float32) / 255.0
+    x = (x - np.asarray(card.mean, np.float32)) / np.asarray(card.std, np.float32)
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+def default_readout(card: ModelCard, given: tuple[str, ...]) -> str:
+    """What `default` means for a model: what its card recommends, else the first of cls, pooled, mean that it gives."""
+    if card.readout:
+        return card.readout
+    return next((r for r in PREFERRED if r in given), given[0])
+
+
+def parts_of(readout: str, card: ModelCard, given: tuple[str, ...]) -> list[str]:
+    """The stored readouts that a readout is made of (`cls+mean` of two); NotApplicable when the model lacks one.
+
+    Args:
+        given: the readouts that the model gives, as far as known: () when its card does not say.
+    """
+    if readout == "default" and not given and not card.readout:
+        return []
+    wanted = default_readout(card, given) if readout == "default" else readout
+    parts = wanted.split("+")
+    if not all(parts):
+        raise UsageError(f"Readout {readout!r} is not understood: use cls, mean, cls+mean, pooled, grid or default.")
+    lacking = [p for p in parts if given and p not in given]
+    if lacking:
+        raise NotApplicable(f"{card.name} has no readout {' or '.join(lacking)}: it gives {', '.join(given)}. Choose one with `--readout`.")
+    return parts

@@ -1,0 +1,222 @@
+"""The index of a dataset: its table, the content of its sources and the fingerprints of both, made once and kept.
+
+Raw folders are only read; an index lies in EOSIN_HOME/indexes. A second look costs one stat a file: the table is built
+again when the csv, a folder or a source has changed, and only changed files are read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .cards import fingerprint, plain
+from .dataset import Dataset
+from .errors import DataError, EosinError
+from .table import Table
+
+WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last megabyte
+END = 2**20
+PIXELS = ("id", "source", "x", "y", "w", "h", "row", "key", "level")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Index:
+    """What the harness knows of a dataset on disk.
+
+    Attributes:
+        root: the raw folder.
+        table: one row a tile.
+        tiles: fingerprint of what models see: ids, sources, boxes and the sources' content. Addresses embeddings.
+        rows: fingerprint of all columns as well: labels, splits, groups. Addresses records.
+        path: the csv of the table.
+    """
+
+    dataset: Dataset
+    root: Path
+    table: Table
+    tiles: str
+    rows: str
+    path: Path
+
+
+def open_index(dataset: Dataset, data: Path, indexes: Path, root: Path | None = None, progress: Progress | None = None) -> Index:
+    """The index of a dataset, from the kept one if nothing on disk has changed.
+
+    Args:
+        data: the data folder in which the dataset looks for itself; `root` names its folder outright.
+        progress: called with (files read, files to read).
+
+    Raises:
+        MissingError: the data are not there. DataError: they are wrong.
+    """
+    root = (root or dataset.locate(data)).absolute()
+    key = fingerprint([type(dataset).__name__, plain(dataset.card), str(root)])
+    folder = indexes / f"{dataset.name}@{key}"
+    kept = _load(folder / "index.npz")
+    if kept is not None and _unchanged(root, kept):
+        return _index(dataset, root, folder, kept["table"], kept["hash"])
+    table = _items(dataset, root)
+    sources, inverse = np.unique(table["source"], return_inverse=True)
+    stats = _stats(root, sources, dataset.name)
+    known = {} if kept is None else dict(zip(zip(kept["sources"], *kept["stats"].T.tolist(), strict=True), kept["hash"], strict=True))
+    keys = list(zip(sources.tolist(), *stats.T.tolist(), strict=True))
+    fresh = [i for i, k in enumerate(keys) if k not in known]
+    hashes = [known.get(k, "") for k in keys]
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+        for done, (i, digest) in enumerate(zip(fresh, pool.map(lambda i: _content(root / sources[i]), fresh), strict=True), 1):
+            hashes[i] = digest
+            if progress and (done % 256 == 0 or done == len(fresh)):
+                progress(done, len(fresh))
+    watched = sorted({*table.watched, *_folders(root, sources)})
+    _save(folder, table, sources.tolist(), stats, hashes, watched)
+    return _index(dataset, root, folder, table, hashes, sources, inverse)
+
+
+def _items(dataset: Dataset, root: Path) -> Table:
+    """The loader's table, sorted out: ids unique, labels within the classes. Somebody's loader may raise anything."""
+    try:
+        table = dataset.items(root)
+    except EosinError:
+        raise
+    except PermissionError as error:
+        raise DataError(f"{dataset.name}: {error.filename} may not be read. Change its permissions.") from error
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{dataset.name}: {root} could not be indexed ({type(error).__name__}: {error}). Compare it with `bench data where {dataset.name}`; --debug shows where it failed.") from error
+    if not isinstance(table, Table):
+        raise DataError(f"{dataset.name}: items(root) gave {type(table).__name__}, not an eosin.Table.")
+    table.check_ids(dataset.name)
+    if table["label"].max() >= max(1, len(table.classes)):
+        raise DataError(f"{dataset.name}: a label of {table['label'].max()} and {len(table.classes)} classes. Give the table its classes.")
+    return table
+
+
+def _index(dataset: Dataset, root: Path, folder: Path, table: Table, hashes: list[str], sources: Any = None, inverse: Any = None) -> Index:
+    if inverse is None:
+        _, inverse = np.unique(table["source"], return_inverse=True)
+    content = np.asarray(hashes)[inverse] if len(hashes) else np.empty(0, str)
+    tiles = _digest({**{n: table[n] for n in PIXELS if n in table}, "content": content})
+    rows = _digest({**table.columns, "classes": np.asarray(table.classes), "target": table.target, "tiles": np.asarray([tiles])})
+    return Index(dataset, root, table, tiles, rows, folder / "table.csv")
+
+
+def _digest(columns: dict[str, Any]) -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    for name in sorted(columns):
+        if columns[name] is not None:
+            digest.update(name.encode() + b"\0")
+            digest.update(_blob(columns[name]))
+    return digest.hexdigest()
+
+
+def _blob(values: np.ndarray) -> bytes:
+    """Bytes that say what a column holds, the same on every machine."""
+    if values.dtype.kind == "U":
+        return "\n".join(values.tolist()).encode()
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
+
+
+def _content(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    try:
+        with open(path, "rb", buffering=0) as handle:
+            size = os.fstat(handle.fileno()).st_size
+            if size <= WHOLE_FILE:
+                digest.update(handle.read())
+            else:
+                digest.update(str(size).encode() + handle.read(END))
+                handle.seek(-END, os.SEEK_END)
+                digest.update(handle.read(END))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions, or copy it again.") from error
+    return digest.hexdigest()
+
+
+def _stats(root: Path, sources: np.ndarray, name: str) -> np.ndarray:
+    """(n, 2): size and time of change of each source; DataError names those that are absent."""
+    absent, out = [], np.empty((len(sources), 2), np.int64)
+    base = str(root)
+    for i, source in enumerate(sources.tolist()):
+        try:
+            stat = os.stat(f"{base}/{source}" if source else base)
+            out[i] = stat.st_size, stat.st_mtime_ns
+        except OSError:
+            absent.append(source)
+    if absent:
+        raise DataError(f"{name}: {len(absent)} of {len(sources)} files that the table names are not below {root}, such as {absent[0]}. Copy them there, or take their rows out.")
+    return out
+
+
+def _folders(root: Path, sources: np.ndarray) -> set[str]:
+    """Every folder between the root and a source: a file that comes or goes changes one of them."""
+    found = {str(root)} if root.is_dir() else set()
+    for parent in {s.rpartition("/")[0] for s in sources.tolist()}:
+        while parent:
+            found.add(str(root / parent))
+            parent = parent.rpartition("/")[0]
+    return found
+
+
+def _marks(paths: list[str]) -> np.ndarray:
+    def mark(path: str) -> int:
+        with contextlib.suppress(OSError):
+            return os.stat(path).st_mtime_ns
+        return -1
+
+    return np.array([mark(p) for p in paths], dtype=np.int64)
+
+
+def _unchanged(root: Path, kept: dict[str, Any]) -> bool:
+    if not np.array_equal(_marks(kept["watched"]), kept["marks"]):
+        return False
+    try:
+        return np.array_equal(_stats(root, np.asarray(kept["sources"]), ""), kept["stats"])
+    except DataError:
+        return False
+
+
+def _save(folder: Path, table: Table, sources: list[str], stats: np.ndarray, hashes: list[str], watched: list[str]) -> None:
+    """table.csv for people, index.npz for us (text columns as one blob each: fast to read, small)."""
+    table.write_csv(folder / "table.csv")
+    text = {f"text:{n}": v for n, v in table.columns.items() if v.dtype.kind == "U"}
+    lists = {"list:sources": sources, "list:hash": hashes, "list:watched": watched, "list:classes": list(table.classes), "list:target_names": list(table.target_names), "list:warnings": table.warnings, "list:watch_also": list(table.watched)}
+    blobs = {n: np.frombuffer(("\n".join(v) + "\n" * bool(len(v))).encode(), np.uint8) for n, v in (text | lists).items()}
+    arrays = {f"number:{n}": v for n, v in table.columns.items() if v.dtype.kind != "U"}
+    arrays |= {"stats": stats, "marks": _marks(watched), "counts": np.array(list(table.counts.values()), np.int64), "list:counted": np.frombuffer("".join(f"{k}\n" for k in table.counts).encode(), np.uint8)}
+    if table.target is not None:
+        arrays["target"] = table.target
+    buffer = io.BytesIO()
+    np.savez(buffer, **blobs, **arrays)  # type: ignore[arg-type]
+    temporary = folder / f".index.{os.getpid()}"
+    with contextlib.suppress(OSError):  # an index that cannot be kept costs time at the next look
+        temporary.write_bytes(buffer.getbuffer())
+        os.replace(temporary, folder / "index.npz")
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """What `_save` wrote; None when it is absent or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            raw = {n: file[n] for n in file.files}
+        lists = {n[5:]: v.tobytes().decode().split("\n")[:-1] for n, v in raw.items() if n.startswith("list:")}
+        columns = {n[5:]: np.array(v.tobytes().decode().split("\n")[:-1]) for n, v in raw.items() if n.startswith("text:")}
+        columns |= {n[7:]: v for n, v in raw.items() if n.startswith("number:")}
+        order = [n.split(":", 1)[1] for n in raw if n.startswith(("text:", "number:"))]
+        table = Table({n: columns[n] for n in order}, tuple(lists["classes"]), raw.get("target"), tuple(lists["target_names"]), lists["warnings"], dict(zip(lists["counted"], raw["counts"].tolist(), strict=True)), tuple(lists["watch_also"]))
+        return {"table": table, "stats": raw["stats"], "marks": raw["marks"], "sources": lists["sources"], "hash": lists["hash"], "watched": lists["watched"]}
+    except (OSError, ValueError, KeyError, EOFError, IndexError):
+        return None
+    except Exception as error:  # zipfile.BadZipFile and relatives: a damaged index is made again
+        if type(error).__module__ in ("zipfile", "zlib"):
+            return None
+        raise

@@ -1,0 +1,55 @@
+"""The 95 % interval of each score, and the majority floor beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from . import stats
+from .benchmark import Embeddings
+from .record import finite
+
+RESAMPLES = 1000
+
+
+def intervals(summaries: dict[str, dict[str, Any]], predictions: Mapping[str, np.ndarray] | None, emb: Embeddings) -> dict[str, str]:
+    """Fill `low` and `high` of each metric; return how each interval was made.
+
+    Patients are resampled where predictions and groups are known, tiles where only predictions are; else a t interval
+    over folds or seeds, which is a rule of thumb.
+    """
+    how = {}
+    for metric, summary in summaries.items():
+        values = [v for v in summary["values"] if v is not None]
+        low, high, text = _interval(metric, values, predictions, emb)
+        summary["low"], summary["high"] = finite(low), finite(high)
+        how[metric] = text if summary["low"] is not None else "none: one value and no predictions"
+    return how
+
+
+def _interval(metric: str, values: list[float], predictions: Mapping[str, np.ndarray] | None, emb: Embeddings) -> tuple[float, float, str]:
+    if predictions is None or not {"id", "y", "score"} <= set(predictions):
+        return stats.interval(metric, values)
+    order = np.argsort(emb.id, kind="stable")
+    at = order[np.clip(np.searchsorted(emb.id, predictions["id"], sorter=order), 0, len(order) - 1)]
+    known = bool((emb.id[at] == predictions["id"]).all())
+    group = np.asarray(predictions["id"]) if emb.group is None or not known else emb.group[at]
+    group = np.where(group == "", predictions["id"], group)
+    seeds = predictions.get("seed")
+    unit = "tiles" if emb.group is None else "patients"
+    low, high, text = stats.interval(
+        metric, values, predictions["y"], predictions["score"], group, fold=predictions.get("fold"), seeds=seeds, n=RESAMPLES
+    )
+    return low, high, text.replace("groups", unit)
+
+
+def majority(metrics: list[str], emb: Embeddings) -> dict[str, float]:
+    """What guessing the commonest class (or the mean) reaches, for the metrics that it is known for."""
+    known: dict[str, float] = {"auroc": 0.5, "pearson": 0.0}
+    if emb.y is not None and len(emb.y):
+        counts = np.bincount(emb.y)
+        known["accuracy"] = float(counts.max() / counts.sum())
+        known["balanced_accuracy"] = float(1 / (counts > 0).sum())
+    return {m: known[m] for m in metrics if m in known}

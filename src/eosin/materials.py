@@ -1,0 +1,208 @@
+"""data, store, new: the commands that handle materials."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .cards import plain
+from .cli import Desk, common
+from .errors import EosinError, UsageError
+
+
+@click.group()
+def data() -> None:
+    """Say where data come from, index and check them."""
+
+
+@data.command("list")
+@common
+def data_list(**o: Any) -> None:
+    """List all datasets and whether they are in the data folder."""
+    desk = Desk(o)
+    rows = []
+    for name, dataset in desk.catalogue.datasets.things.items():
+        try:
+            where = str(dataset.locate(desk.places.data))
+        except EosinError:
+            where = ""
+        rows.append({"dataset": name, "title": dataset.card.title, "registration": dataset.card.registration, "here": where})
+    if not desk.console.as_json:
+        desk.console.table(["dataset", "title", "here"], [[r["dataset"], r["title"], r["here"] or "–"] for r in rows])
+    desk.console.fact(rows)
+
+
+@data.command()
+@click.argument("name")
+@common
+def where(name: str, **o: Any) -> None:
+    """Say how to get a dataset: source, licence, registration, and the folder that is expected."""
+    desk = Desk(o)
+    card = desk.catalogue.datasets.get(name, "bench list datasets", desk.catalogue.broken_hint()).card
+    if not desk.console.as_json:
+        for key in ("title", "url", "licence", "registration", "how"):
+            if getattr(card, key):
+                print(f"{key}: {getattr(card, key).strip()}")
+        print(f"put it at: {card.root or desk.places.data / name}")
+        if card.tree:
+            print("expected there:")
+            print(card.tree.rstrip())
+    desk.console.fact({**plain(card), "place": card.root or str(desk.places.data / name)})
+
+
+def _index(desk: Desk, name: str, path: str | None) -> Any:
+    from .index import open_index
+
+    dataset = desk.catalogue.datasets.get(name, "bench list datasets", desk.catalogue.broken_hint())
+    if path is not None and not Path(path).exists():
+        raise UsageError(f"There is nothing at {path}. Give the folder that holds {name}; `bench data where {name}` describes it.")
+    root = Path(path) if path else None
+    found = open_index(dataset, desk.places.data, desk.places.indexes, root, lambda d, t: desk.console.watch(f"reading {name}", d, t))
+    desk.console.finish()
+    return found
+
+
+def facts_of(index: Any) -> dict[str, Any]:
+    """`{"dataset", "items", "classes", "counts", "warnings", "table"}` of an index."""
+    table = index.table
+    label = table.known("label")
+    counts = {} if label is None else {c: int((label == i).sum()) for i, c in enumerate(table.classes)}
+    split = table.known("split")
+    if split is not None:
+        counts |= {s: int((split == s).sum()) for s in sorted(set(split.tolist())) if s}
+    warnings = [{"message": text} for text in table.warnings]
+    return {"dataset": index.dataset.name, "items": len(table), "classes": list(table.classes), "counts": counts, "warnings": warnings, "table": str(index.path), "fingerprint": index.rows}
+
+
+@data.command()
+@click.argument("name")
+@click.argument("path", required=False)
+@common
+def index(name: str, path: str | None, **o: Any) -> None:
+    """Build the table of a dataset from its folder (PATH, or where --data finds it), once."""
+    desk = Desk(o)
+    facts = facts_of(_index(desk, name, path))
+    if not desk.console.as_json:
+        print(f"{name}: {facts['items']} items; " + ", ".join(f"{k} {v}" for k, v in facts["counts"].items()))
+        for warning in facts["warnings"]:
+            print(f"warning: {warning['message']}")
+        print(f"table: {facts['table']}")
+    desk.console.fact(facts)
+
+
+@data.command()
+@click.argument("name")
+@click.argument("path", required=False)
+@common
+def check(name: str, path: str | None, **o: Any) -> None:
+    """Compare a dataset on disk with its official counts."""
+    desk = Desk(o)
+    found = _index(desk, name, path)
+    facts = facts_of(found)
+    here = {"all": facts["items"], **facts["counts"], **found.table.counts}
+    official = {k: v for k, v in found.dataset.card.counts.items() if isinstance(v, int)}
+    rows = [{"what": k, "official": v, "here": here.get(k), "state": "same" if here.get(k) == v else "differs"} for k, v in official.items()]
+    differs = [r for r in rows if r["state"] == "differs"]
+    if not desk.console.as_json:
+        desk.console.table(["what", "official", "here", "state"], [[str(v) if v is not None else "–" for v in r.values()] for r in rows])
+        for warning in facts["warnings"]:
+            print(f"warning: {warning['message']}")
+        if not official:
+            print(f"{name}: {facts['items']} items; its card has no official counts.")
+        elif differs:
+            print(f"{len(differs)} count(s) differ: fewer is a partial download or a subset, more is a copy. `bench data where {name}` says how to get the whole.")
+    desk.console.fact({**facts, "official": official, "differences": differs})
+    sys.exit(1 if differs else 0)
+
+
+@click.group()
+def store() -> None:
+    """Look into, check and tidy the stored embeddings."""
+
+
+def _addresses(desk: Desk) -> list[Path]:
+    return sorted(p for p in desk.places.store.glob("*@*/*@*") if p.is_dir())
+
+
+@store.command()
+@common
+def ls(**o: Any) -> None:
+    """List the addresses: model, dataset, parts, rows, size."""
+    desk = Desk(o)
+    rows = []
+    for folder in _addresses(desk):
+        parts = sorted(folder.glob("part-*.h5"))
+        damaged = len(list(folder.glob("*.damaged")))
+        rows.append({"model": folder.parent.name, "dataset": folder.name, "parts": len(parts), "bytes": sum(p.stat().st_size for p in parts), "damaged": damaged, "path": str(folder)})
+    if not desk.console.as_json:
+        desk.console.table(["model", "dataset", "parts", "MB", "damaged"], [[r["model"], r["dataset"], str(r["parts"]), f"{r['bytes'] / 1e6:.1f}", str(r["damaged"])] for r in rows])
+    desk.console.fact(rows)
+
+
+@store.command()
+@common
+def verify(**o: Any) -> None:
+    """Check every byte of every part; damaged ones are named and set aside, to be embedded again by the next run."""
+    desk = Desk(o)
+    from .store import PART, set_aside, sound
+
+    parts = [p for folder in _addresses(desk) for p in sorted(folder.iterdir()) if PART.fullmatch(p.name)]
+    bad = []
+    for done, part in enumerate(parts, 1):
+        if not sound(part):
+            bad.append(part)
+        desk.console.watch("checking the store", done, len(parts))
+    desk.console.finish()
+    set_aside(bad)
+    if not desk.console.as_json:
+        print(f"{len(parts)} parts, {len(bad)} damaged.")
+        for part in bad:
+            print(f"damaged, set aside as *.damaged: {part}")
+    desk.console.fact({"parts": len(parts), "damaged": [str(p) for p in bad]})
+    sys.exit(1 if bad else 0)
+
+
+@store.command()
+@click.option("--yes", is_flag=True, help="Remove what is listed; without it, only list.")
+@common
+def gc(yes: bool, **o: Any) -> None:
+    """List what nothing needs: parts set aside and what killed runs left; with --yes remove it."""
+    desk = Desk(o)
+    from .store import Claims
+
+    waste: list[Path] = []
+    for folder in _addresses(desk):
+        claims = Claims(folder)
+        waste += [*folder.glob("*.damaged"), *(c for c in folder.glob("*.claim") if claims.void(c))]
+        waste += [t for t in folder.glob(".*.tmp") if claims.void(folder / f"{t.name.split('.')[1]}.claim")]
+    if yes:
+        for path in waste:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+    if not desk.console.as_json:
+        for path in waste:
+            print(f"{'removed' if yes else 'would remove'}: {path}")
+        print(f"{len(waste)} file(s)." + ("" if yes or not waste else " Add --yes to remove them."))
+    desk.console.fact({"files": [str(p) for p in waste], "removed": yes})
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["model", "benchmark"]))
+@click.argument("name")
+@click.option("--out", type=click.Path(file_okay=False), help="The folder to write (default: ./eosin-NAME).")
+@common
+def new(what: str, name: str, out: str | None, **o: Any) -> None:
+    """Write a new plugin distribution, with a test that passes, ready to publish."""
+    desk = Desk(o)
+    from .template import write
+
+    folder = write(what, name, Path(out) if out else Path(f"eosin-{name}"))
+    text = f"Wrote {folder}. Next:\n  pip install -e '{folder}[test]' && pytest {folder}\n  bench {'show' if what == 'model' else 'data where'} {name}"
+    desk.console.fact({"path": str(folder), "files": sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())}, text)
+
+
+COMMANDS = {"data": data, "store": store, "new": new}

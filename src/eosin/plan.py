@@ -1,0 +1,177 @@
+"""The plan of a run: which embeddings are needed, which are there, what is missing. Nothing is loaded yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .benchmark import Benchmark, Need
+from .cards import fingerprint, plain
+from .dataset import Dataset
+from .embed import Job
+from .errors import EosinError, MissingError, UsageError
+from .extractor import FeatureExtractor
+from .index import Index, open_index
+from .places import Places
+from .plugins import Catalogue
+from .precomputed import Precomputed
+from .store import Address, Memory
+
+Watch = Callable[[str, int, int], None]  # what is being done, done, in all
+
+
+@dataclass
+class Task:
+    """One model on one benchmark: the addresses it needs, by the names of `needs()`, and its options."""
+
+    model: FeatureExtractor
+    benchmark: Benchmark
+    options: dict[str, Any]
+    readout: str | None = None
+    jobs: dict[str, Job] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass
+class Plan:
+    """Everything a run will do.
+
+    Attributes:
+        jobs: the distinct addresses to fill, in order; several tasks share one.
+        missing: what the user must fetch, one text each.
+    """
+
+    tasks: list[Task]
+    jobs: list[Job]
+    missing: list[str]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """One row an address: tiles in all, to embed now, already stored, and where the pixels come from."""
+        rows = []
+        for job in self.jobs:
+            todo = 0 if isinstance(job.extractor, Precomputed) else job.address.rows_of(job.address.missing())
+            rows.append(
+                {
+                    "model": job.extractor.card.name,
+                    "dataset": job.index.dataset.name,
+                    "view": job.view,
+                    "geometry": job.geometry,
+                    "tiles": job.address.rows,
+                    "embed": todo,
+                    "reuse": job.address.rows - todo,
+                    "source": str(job.index.root),
+                    "address": str(job.address.folder),
+                }
+            )
+        return rows
+
+
+class Planner:
+    """Makes plans: opens each dataset once, fingerprints each model once."""
+
+    def __init__(self, catalogue: Catalogue, places: Places, watch: Watch = lambda what, done, total: None) -> None:
+        self.catalogue, self.places, self.watch = catalogue, places, watch
+        self.memory = Memory(places.home / "hashes.json")
+        self.opened: dict[str, Index | EosinError] = {}
+        self.prints: dict[int, str] = {}
+
+    def index(self, name: str) -> Index:
+        """The index of a dataset; the same error again for one that failed before."""
+        if name not in self.opened:
+            dataset: Dataset = self.catalogue.datasets.get(name, "bench list datasets", self.catalogue.broken_hint())
+            try:
+                self.opened[name] = open_index(dataset, self.places.data, self.places.indexes, progress=lambda done, total: self.watch(f"reading {name}", done, total))
+            except EosinError as error:
+                self.opened[name] = error
+        found = self.opened[name]
+        if isinstance(found, EosinError):
+            raise found
+        return found
+
+    def print_of(self, model: FeatureExtractor) -> str:
+        if id(model) not in self.prints:
+            self.prints[id(model)] = model.fingerprint(self.memory)
+        return self.prints[id(model)]
+
+    def job(self, model: FeatureExtractor, need: Need) -> Job:
+        """The address of a need; MissingError or DataError when data or weights are not as they should be."""
+        index = self.index(need.dataset)
+        grid = need.readout == "grid"
+        extra = "".join(f"+{part}" for part, plainly in ((need.view, need.view == "original"), (need.geometry, need.geometry == "card"), ("grid", not grid)) if not plainly)
+        mark = self.print_of(model)
+        folder = self.places.store / f"{model.card.name}@{mark}" / f"{need.dataset}@{index.tiles}{extra}"
+        about = {
+            "model": plain(model.card),
+            "model-fingerprint": mark,
+            "dataset": plain(index.dataset.card),
+            "dataset-fingerprint": index.tiles,
+            "view": need.view,
+            "geometry": need.geometry,
+        }
+        for side, places in (("model", ("weights",)), ("dataset", ("root", "base"))):
+            for place in places:  # where things lay on this machine is nobody else's business
+                about[side].pop(place, None)
+        return Job(model, index, Address(Path(folder), len(index.table), about), need.view, need.geometry, grid)
+
+    def plan(self, models: Sequence[FeatureExtractor], benchmarks: Sequence[Benchmark], options: Mapping[str, Any], readout: str | None = None) -> Plan:
+        """The plan of these models on these benchmarks.
+
+        Args:
+            options: protocol options from the command line; each must be known to at least one protocol.
+
+        Raises:
+            UsageError: an option that no protocol has, or a value it does not take.
+        """
+        known = {o for b in benchmarks if b.protocol for o in b.protocol.card.options}
+        wrong = [o for o in options if o not in known]
+        if wrong:
+            raise UsageError(f"No protocol of these benchmarks has the option {', '.join(wrong)}. Options: {', '.join(sorted(known)) or 'none'}; `bench show PROTOCOL` explains them.")
+        tasks = [Task(m, b, _options(b, options), readout) for m in models for b in benchmarks]
+        missing: dict[str, None] = {}
+        jobs: dict[Path, Job] = {}
+        for task in tasks:
+            try:
+                available = task.model.available()
+                for name, need in task.benchmark.needs().items():
+                    job = self.job(task.model, need if readout is None else _read_as(need, readout))
+                    task.jobs[name] = job = jobs.setdefault(job.address.folder, job)
+                    if available != "here" and job.address.missing():
+                        raise task.model.missing_weights()
+            except MissingError as error:
+                task.error = str(error)
+                missing[str(error)] = None
+            except EosinError as error:
+                task.error = str(error)
+        return Plan(tasks, list(jobs.values()), list(missing))
+
+
+def _read_as(need: Need, readout: str) -> Need:
+    import dataclasses
+
+    return dataclasses.replace(need, readout=readout)
+
+
+def _options(benchmark: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The protocol's options, complete: defaults, then the benchmark card's, then the command line's."""
+    if benchmark.protocol is None:
+        return {}
+    card = benchmark.protocol.card
+    own = {k: v for k, v in given.items() if k in card.options}
+    return card.complete({**benchmark.card.options, **own})
+
+
+def benchmark_fingerprint(task: Task) -> str:
+    """Protocol, options, metric, readouts, datasets: all that makes this question another question."""
+    protocol = task.benchmark.protocol
+    needs = {n: plain(need if task.readout is None else _read_as(need, task.readout)) for n, need in task.benchmark.needs().items()}
+    return fingerprint(
+        {
+            "card": task.benchmark.card.facts,
+            "protocol": protocol.card.name if protocol else task.benchmark.card.protocol,
+            "options": task.options,
+            "needs": needs,
+            "datasets": {n: job.index.rows for n, job in task.jobs.items()},
+        }
+    )

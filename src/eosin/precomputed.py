@@ -1,0 +1,125 @@
+"""Embeddings that another tool made: read-only models, `precomputed:DIR`.
+
+DIR holds, for a dataset called idc, `idc.npz`, `idc.h5` or `idc.csv` (columns `id` and the vector), or one HDF5 file a
+slide as TRIDENT writes them: `<slide>.h5` with `features` (n, d) and `coords` (n, 2).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .cards import ModelCard, fingerprint
+from .errors import DataError, MissingError
+from .extractor import FeatureExtractor
+from .index import Index
+
+
+class Precomputed(FeatureExtractor):
+    """Looks embeddings up by tile id (or slide and position); never embeds."""
+
+    def __init__(self, card: ModelCard) -> None:
+        super().__init__(card)
+        self.folder = Path(card.weights or card.arch).expanduser()
+        if not self.folder.exists():
+            raise MissingError(f"There is nothing at {self.folder}. Give the folder that holds <dataset>.npz, .h5 or .csv, or one .h5 a slide: --model precomputed:DIR.")
+
+    def fingerprint(self, memory: Any = None) -> str:
+        """Over the size and time of each file: a changed file is another address."""
+        files = sorted(p for p in self.folder.rglob("*") if p.is_file()) if self.folder.is_dir() else [self.folder]
+        return fingerprint([[str(p.relative_to(self.folder)), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
+
+    def rows(self, index: Index) -> np.ndarray:
+        """(n, d) float32 in the order of the dataset's table.
+
+        Raises:
+            MissingError: no file for this dataset. DataError: tiles without a vector, broken or odd files.
+        """
+        name = index.dataset.name
+        table = self._table(name)
+        if table is not None:
+            ids, X = table
+            return _in_order(ids, X, index.table["id"], name)
+        if index.table.known("slide") is not None and "x" in index.table:
+            return self._by_slide(index)
+        raise MissingError(f"{self.folder} holds nothing for dataset {name}: expected {name}.npz, {name}.h5 or {name}.csv with columns id and X.")
+
+    def _table(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        candidates = [self.folder / f"{name}{s}" for s in (".npz", ".h5", ".csv")] if self.folder.is_dir() else [self.folder]
+        for path in candidates:
+            if path.is_file():
+                arrays = read_arrays(path)
+                if "id" not in arrays or "X" not in arrays:
+                    raise DataError(f"{path} holds {', '.join(arrays)}; it needs `id` (n) and `X` (n, d).")
+                return arrays["id"].astype(str), arrays["X"]
+        return None
+
+    def _by_slide(self, index: Index) -> np.ndarray:
+        table = index.table
+        out: np.ndarray | None = None
+        for slide in np.unique(table["slide"]):
+            path = self.folder / f"{slide}.h5"
+            if not path.is_file():
+                raise MissingError(f"{self.folder} holds no {slide}.h5 with `features` and `coords`. Make it with the tool that made the others.")
+            arrays = read_arrays(path)
+            if "features" not in arrays or "coords" not in arrays:
+                raise DataError(f"{path} holds {', '.join(arrays)}; it needs `features` (n, d) and `coords` (n, 2).")
+            features = arrays["features"].reshape(-1, arrays["features"].shape[-1])
+            at = {tuple(c): i for i, c in enumerate(arrays["coords"].astype(int).reshape(-1, 2).tolist())}
+            rows = np.flatnonzero(table["slide"] == slide)
+            wanted = list(zip(table["x"][rows].tolist(), table["y"][rows].tolist(), strict=True))
+            absent = [w for w in wanted if w not in at]
+            if absent:
+                raise DataError(f"{path} has no features at {len(absent)} positions, such as x, y = {absent[0]}. Were the tiles cut with another grid?")
+            if out is None:
+                out = np.empty((len(table), features.shape[1]), np.float32)
+            out[rows] = features[[at[w] for w in wanted]]
+        assert out is not None
+        return out
+
+
+def _in_order(ids: np.ndarray, X: np.ndarray, wanted: np.ndarray, name: str) -> np.ndarray:
+    if X.ndim != 2 or len(ids) != len(X):
+        raise DataError(f"Embeddings for {name}: X has shape {X.shape} for {len(ids)} ids, not (n, d).")
+    order = np.argsort(ids, kind="stable")
+    at = np.clip(np.searchsorted(ids, wanted, sorter=order), 0, len(ids) - 1)
+    found = ids[order[at]] == wanted
+    if not found.all():
+        lost = wanted[~found]
+        raise DataError(f"Embeddings for {name} lack {len(lost)} of {len(wanted)} tiles, such as {lost[0]}. `bench data index {name} PATH` writes the ids that are expected.")
+    return X[order[at]].astype(np.float32)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz, h5 or csv file; text never unpickled. In a csv `id` is text and numbered columns are X."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return {k: file[k] for k in file.files}
+        if path.suffix in (".h5", ".hdf5"):
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                return {k: _text(v[()]) for k, v in file.items() if isinstance(v, h5py.Dataset)}
+        if path.suffix == ".csv":
+            return _csv_arrays(path)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}). It should be an npz or HDF5 file of plain arrays, without pickled objects.") from error
+    raise DataError(f"{path}: embeddings come as .npz, .h5 or .csv.")
+
+
+def _csv_arrays(path: Path) -> dict[str, np.ndarray]:
+    from .table import numbers, read_csv
+
+    raw = read_csv(path, required=("id",))
+    ids = np.array(raw.pop("id"))
+    return {"id": ids, "X": np.stack([numbers(path, n, v) for n, v in raw.items()], axis=1).astype(np.float32)}
+
+
+def _text(values: Any) -> np.ndarray:
+    arr = np.asarray(values)
+    if arr.dtype.kind == "O":
+        return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in arr.ravel()]).reshape(arr.shape)
+    return np.char.decode(arr, "utf-8") if arr.dtype.kind == "S" else arr

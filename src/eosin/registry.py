@@ -1,0 +1,98 @@
+"""Reading registry.yaml files into cards: rows of facts, the same schema for us and for strangers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .cards import BenchmarkCard, Card, DatasetCard, ModelCard, RecipeCard, SuiteCard
+from .errors import CardError, MissingError
+
+SECTIONS: dict[str, type[Card]] = {
+    "models": ModelCard,
+    "datasets": DatasetCard,
+    "benchmarks": BenchmarkCard,
+    "recipes": RecipeCard,
+    "suites": SuiteCard,
+}
+
+
+@dataclass
+class Registry:
+    """The cards of one file, by section, and the csv files of published numbers that it names."""
+
+    path: Path
+    models: list[ModelCard] = field(default_factory=list)
+    datasets: list[DatasetCard] = field(default_factory=list)
+    benchmarks: list[BenchmarkCard] = field(default_factory=list)
+    recipes: list[RecipeCard] = field(default_factory=list)
+    suites: list[SuiteCard] = field(default_factory=list)
+    published: list[Path] = field(default_factory=list)
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file's content, safely; CardError gives line and column of a slip, and of a key that stands twice."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key, _ in node.value:
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(path.read_bytes(), Loader)  # noqa: S506 (a safe loader, subclassed)
+    except FileNotFoundError:
+        raise MissingError(f"There is no file {path}. Check the path given to --registry or --model.") from None
+    except OSError as error:
+        raise CardError(f"{path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise CardError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Correct that line.") from error
+
+
+def read_registry(path: Path) -> Registry:
+    """All cards of a registry file.
+
+    Raises:
+        CardError: naming the file, the row and the key.
+    """
+    content = read_yaml(path) or {}
+    known = [*SECTIONS, "published"]
+    if not isinstance(content, dict):
+        raise CardError(f"{path}: a registry file has the sections {', '.join(known)}.")
+    wrong = [k for k in content if k not in known]
+    if wrong:
+        raise CardError(f"{path}: unknown section {', '.join(map(str, wrong))}. Sections: {', '.join(known)}.")
+    registry = Registry(path)
+    for section, card in SECTIONS.items():
+        rows = content.get(section) or {}
+        if not isinstance(rows, dict):
+            raise CardError(f"{path}: section {section} maps names to rows, as `{section}: {{name: {{…}}}}`.")
+        for name, row in rows.items():
+            try:
+                getattr(registry, section).append(card.from_row(str(name), row, path.parent))
+            except CardError as error:
+                raise CardError(f"{path}: {error}") from error
+    registry.published = [path.parent / str(p) for p in content.get("published") or []]
+    return registry
+
+
+def read_card(path: Path) -> ModelCard:
+    """The one model of a card file (`card.yaml`, or a folder that holds one): the row's keys and perhaps a `name`."""
+    file = path / "card.yaml" if path.is_dir() else path
+    row = read_yaml(file)
+    if not isinstance(row, dict):
+        raise CardError(f"{file}: a model card is a mapping such as `kind: timm`, `arch: …`, `weights: …`.")
+    if isinstance(row.get("models"), dict) and len(row["models"]) == 1:
+        ((name, row),) = row["models"].items()
+    else:
+        row = dict(row)
+        name = row.pop("name", None) or (path.absolute().name if path.is_dir() else path.stem)
+    try:
+        return ModelCard.from_row(str(name), row, file.parent)
+    except CardError as error:
+        raise CardError(f"{file}: {error}") from error

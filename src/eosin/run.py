@@ -1,0 +1,270 @@
+"""`bench run`: plan, embed what is missing, score, record. One model after another; what fails leaves the rest standing."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import environment, record, store
+from .benchmark import Benchmark, Embeddings, Scores
+from .cards import plain
+from .embed import Engine, Job, fill
+from .errors import DataError, EosinError, NotApplicable
+from .extractor import parts_of
+from .intervals import intervals, majority
+from .places import Places
+from .plan import Plan, Task, benchmark_fingerprint
+from .precomputed import Precomputed
+
+Watch = Callable[[str, int, int], None]
+
+
+@dataclass
+class Outcome:
+    """What a run did: records written, tiles embedded and reused, what failed and why, what does not apply."""
+
+    records: list[Path] = field(default_factory=list)
+    embedded: int = 0
+    reused: int = 0
+    failed: list[dict[str, str]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
+    floor: list[Path] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+
+    def fail(self, task: Task, error: BaseException) -> None:
+        text = str(error) if isinstance(error, EosinError) else f"{type(error).__name__}: {error}. Run with --debug for the traceback."
+        where = self.skipped if isinstance(error, NotApplicable) else self.failed
+        where.append({"model": task.model.card.name, "benchmark": task.benchmark.card.name, "error": text})
+        self.errors.append(error)
+
+
+class Runner:
+    """Carries out a plan.
+
+    Args:
+        engine: how to compute. plugins: {distribution: version} for the records.
+        watch: called with (what, done, total) as work goes on.
+    """
+
+    def __init__(self, places: Places, engine: Engine, plugins: Mapping[str, str], watch: Watch = lambda *a: None) -> None:
+        self.places, self.engine, self.watch = places, engine, watch
+        self.environment = environment.environment(dict(plugins))
+        self.outcome = Outcome()
+        self.filled: dict[Path, BaseException | dict[str, Any]] = {}
+        self.loaded: dict[tuple[Path, str], tuple[np.ndarray, np.ndarray]] = {}
+
+    def run(self, plan: Plan) -> Outcome:
+        """Every task of the plan; a task whose data or weights are missing is counted as missing."""
+        self.outcome.missing = plan.missing
+        by_model: dict[int, list[Task]] = {}
+        for task in plan.tasks:
+            by_model.setdefault(id(task.model), []).append(task)
+        for tasks in by_model.values():
+            for task in tasks:
+                if not task.error:
+                    self._attempt(task)
+                elif task.error not in plan.missing:
+                    self.outcome.fail(task, DataError(task.error))
+            self.loaded.clear()
+            tasks[0].model._module = None  # the next model needs the memory
+        return self.outcome
+
+    def _attempt(self, task: Task) -> None:
+        try:
+            self.outcome.records.append(self._score(task))
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:  # a stranger's benchmark may raise anything; the others still run
+            self.outcome.fail(task, error)
+
+    def ensure(self, job: Job) -> dict[str, Any]:
+        """Fill an address once a run; what it cost. The error again for an address that failed before."""
+        key = job.address.folder
+        if key not in self.filled:
+            try:
+                self.filled[key] = self._fill(job)
+            except EosinError as error:
+                self.filled[key] = error
+        done = self.filled[key]
+        if isinstance(done, BaseException):
+            raise done
+        return done
+
+    def _fill(self, job: Job) -> dict[str, Any]:
+        if isinstance(job.extractor, Precomputed):
+            return {}
+        todo = job.address.rows_of(job.address.missing())
+        self.outcome.reused += job.address.rows - todo
+        if not todo:
+            return {}
+        what = f"{job.extractor.card.name} on {job.index.dataset.name}" + (f" ({job.view})" if job.view != "original" else "")
+        done, start = 0, time.perf_counter()
+
+        def progress(rows: int) -> None:
+            nonlocal done
+            done += rows
+            self.outcome.embedded += rows
+            self.watch(f"embedding {what}", done, todo)
+
+        self.watch(f"embedding {what}", 0, todo)
+        fill(job, self.engine, progress)
+        seconds = time.perf_counter() - start
+        device = self.engine.resolved_device()
+        return {"tiles": done, "seconds": round(seconds, 3), "tiles_per_second": round(done / seconds, 2), "device": device, "device_name": environment.device_name(device)}
+
+    def embeddings(self, job: Job, readout: str, label: str) -> Embeddings:
+        """The rows of an address joined with the dataset's table, one readout; damaged parts are embedded again."""
+        if isinstance(job.extractor, Precomputed):
+            X, broken = job.extractor.rows(job.index), np.zeros(len(job.index.table), bool)
+        else:
+            X, broken = self._load(job, readout)
+        table = job.index.table
+        if broken.any() and not self.engine.skip_broken:
+            raise DataError(f"{job.index.dataset.name}: {int(broken.sum())} tiles could not be read when they were embedded, such as {table['id'][broken][0]}. Replace the files, or pass --skip-broken.")
+        return join(X, ~broken, job, label)
+
+    def _load(self, job: Job, readout: str) -> tuple[np.ndarray, np.ndarray]:
+        address = job.address
+        for _ in range(3):
+            parts = parts_of(readout, job.extractor.card, store.given_readouts(address))
+            key = (address.folder, "+".join(parts))
+            if key in self.loaded:
+                return self.loaded[key]
+            try:
+                ids, broken, found = store.read(address, parts)
+            except store.Damaged as damage:
+                self.outcome.repaired += [str(p) for p in damage.paths]
+                self.watch(f"repairing {len(damage.paths)} damaged part(s): {', '.join(str(p) for p in damage.paths)}", 0, 0)
+                self.filled.pop(address.folder, None)
+                self.ensure(job)
+                continue
+            if not np.array_equal(ids, job.index.table["id"]):
+                raise DataError(f"{address.folder} holds other tiles than its dataset. Remove that folder with `bench store gc`, or name another --store.")
+            X = np.concatenate([found[p] for p in parts], axis=1) if parts != ["grid"] else found["grid"]
+            self.loaded[key] = X, broken
+            return X, broken
+        raise DataError(f"{address.folder}: parts are damaged again and again. Check the disk, or name another --store.")
+
+    def _score(self, task: Task) -> Path:
+        """Embed if need be, score, and write the record."""
+        benchmark, costs = task.benchmark, [self.ensure(job) for job in task.jobs.values()]
+        needs = benchmark.needs()
+        label = benchmark.card.label
+        what = f"scoring {task.model.card.name} on {benchmark.card.name}"
+        self.watch(what, 0, 0)
+        named = {n: self.embeddings(job, task.readout or needs[n].readout, label) for n, job in task.jobs.items()}
+        emb = named[""] if list(named) == [""] else named
+        start = time.perf_counter()
+        passes_options = benchmark.protocol is not None and type(benchmark).score is Benchmark.score
+        scores = Scores.of(benchmark.score(emb, **task.options) if passes_options else benchmark.score(emb))
+        seconds = time.perf_counter() - start
+        path = self.places.results / f"{task.model.card.name}@{self._print(task)}" / f"{benchmark.card.name}@{benchmark_fingerprint(task)}.json"
+        content = self._record(task, next(iter(named.values())), scores, seconds, [c for c in costs if c], path)
+        record.write(path, content, scores.predictions)
+        return path
+
+    def _print(self, task: Task) -> str:
+        return next(iter(task.jobs.values())).address.about["model-fingerprint"]
+
+    def _record(self, task: Task, emb: Embeddings, scores: Scores, seconds: float, costs: list[dict[str, Any]], path: Path) -> dict[str, Any]:
+        card, protocol = task.benchmark.card, task.benchmark.protocol
+        job = next(iter(task.jobs.values()))
+        ddof = protocol.card.ddof if protocol else 1
+        summaries = {m: record.summary(np.atleast_1d(np.asarray(v, float)).tolist(), ddof) for m, v in scores.metrics.items()}
+        if card.metric not in summaries:
+            raise DataError(f"{card.name}: score() gave {', '.join(summaries)}, and the card's metric is {card.metric!r}. Make them agree.")
+        how = intervals(summaries, scores.predictions, emb)
+        given = () if isinstance(job.extractor, Precomputed) else store.given_readouts(job.address)
+        return {
+            "model": {**plain(task.model.card), "fingerprint": self._print(task), "precomputed": isinstance(task.model, Precomputed)},
+            "benchmark": {**plain(card), "fingerprint": benchmark_fingerprint(task)},
+            "protocol": {"name": protocol.card.name if protocol else card.protocol, "options": plain(task.options), "ddof": ddof},
+            "readout": {n: "+".join(parts_of(task.readout or need.readout, task.model.card, given)) or "given" for n, need in task.benchmark.needs().items()},
+            "dataset": {
+                **plain(job.index.dataset.card),
+                "fingerprint": job.index.rows,
+                "tiles_fingerprint": job.index.tiles,
+                "rows": len(emb),
+                "left_out": len(job.index.table) - len(emb),
+                "classes": list(emb.classes),
+                "counts": {} if emb.y is None else {c: int((emb.y == i).sum()) for i, c in enumerate(emb.classes)},
+                "warnings": job.index.table.warnings,
+            },
+            "scores": summaries,
+            "intervals": how,
+            "reasons": {m: "not a number" for m, s in summaries.items() if None in s["values"]},
+            "floor": {"majority": majority(list(summaries), emb)},
+            "notes": list(scores.notes),
+            "details": {k: plain(_listed(v)) for k, v in (scores.details or {}).items()},
+            "predictions": record.predictions_path(path).name if scores.predictions is not None else None,
+            "seed": task.options.get("seed"),
+            "environment": self.environment,
+            "embed": costs or _kept(path),
+            "seconds": {"embed": round(sum(c["seconds"] for c in costs), 3), "score": round(seconds, 3)},
+            "peak_memory_mb": environment.peak_memory_mb(),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _kept(path: Path) -> list[Any]:
+    """What embedding cost when it was done: kept from the record of before when nothing was embedded now."""
+    try:
+        return record.read(path).get("embed", [])
+    except ValueError:
+        return []
+
+
+def _listed(values: Any) -> Any:
+    """A small array as JSON holds it, nan as null."""
+    arr = np.asarray(values)
+    if arr.dtype.kind == "f":
+        return np.where(np.isfinite(arr), arr, None).tolist()  # type: ignore[call-overload]
+    return arr.tolist()
+
+
+def join(X: np.ndarray, keep: np.ndarray, job: Job, label: str = "label") -> Embeddings:
+    """Embeddings and the dataset's table, row by row; rows without a label are left out where others have one.
+
+    Args:
+        X: (n, d) in the table's order. keep: (n,) bool, the rows that could be read. label: the column to use as label.
+    """
+    table = job.index.table
+    if label not in table:
+        raise DataError(f"{job.index.dataset.name}: the table has no column {label!r}; it has {', '.join(table.columns)}.")
+    y, classes = table.known(label), table.classes
+    if label != "label" and y is not None:
+        from .dataset import read_labels
+
+        y, classes = read_labels(job.index.path, [str(v) for v in y.tolist()])
+    if y is not None:
+        keep = keep & (y >= 0)
+    rows = np.flatnonzero(keep)
+    everything = len(rows) == len(table)
+
+    def column(name: str) -> np.ndarray | None:
+        values = table.known(name)
+        return None if values is None else values[rows]
+
+    return Embeddings(
+        X=X if everything else X[rows],
+        id=table["id"][rows],
+        y=None if y is None else y[rows],
+        split=column("split"),
+        group=column("group"),
+        slide=column("slide"),
+        centre=column("centre"),
+        fold=column("fold"),
+        target=None if table.target is None else table.target[rows],
+        target_names=table.target_names,
+        classes=classes,
+        table={n: v[rows] for n, v in table.columns.items()},
+        dataset=job.index.dataset.name,
+    )

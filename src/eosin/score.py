@@ -1,0 +1,99 @@
+"""`bench score`: any protocol on arrays that were made elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import record
+from .benchmark import Embeddings, Protocol, Scores
+from .dataset import SPLITS
+from .errors import DataError
+from .intervals import intervals
+from .precomputed import read_arrays
+
+KNOWN = ("X", "y", "id", "group", "slide", "tile", "stain", "scanner", "centre", "split", "fold", "X2", "target", "classes")
+
+
+def from_file(path: Path) -> Embeddings:
+    """The arrays of an npz or h5 file as Embeddings: `X` (n, d), `y` (labels, or (n, g) targets), and what else is known.
+
+    Raises:
+        DataError: no X, lengths that differ, NaN.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path}. Give an npz or h5 file with X (n, d) and y (n).")
+    arrays = read_arrays(path)
+    if "X" not in arrays:
+        raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; the embeddings must be called X (n, d), the labels y.")
+    X = np.asarray(arrays["X"])
+    if X.ndim != 2 or X.dtype.kind not in "fiu":
+        raise DataError(f"{path}: X has shape {X.shape} of {X.dtype}, not (n, d) numbers.")
+    X = X.astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
+    if len(bad):
+        raise DataError(f"{path}: {len(bad)} rows of X hold NaN or infinity, first rows {', '.join(map(str, bad[:5]))}. Remove or embed them again.")
+    for name in KNOWN[1:-1]:
+        if name in arrays and name != "X2" and len(arrays[name]) != len(X):
+            raise DataError(f"{path}: {name} has {len(arrays[name])} rows, X has {len(X)}. Give one value a row.")
+    y, target, classes = _labels(arrays)
+    split = arrays.get("split")
+    if split is not None:
+        split = np.array([SPLITS.get(str(s).lower(), str(s)) for s in split])
+
+    def text(name: str) -> np.ndarray | None:
+        return arrays[name].astype(str) if name in arrays else None
+
+    return Embeddings(
+        X=X,
+        id=arrays["id"].astype(str) if "id" in arrays else np.arange(len(X)).astype(str),
+        y=y,
+        split=split,
+        group=text("group"),
+        slide=text("slide"),
+        centre=text("centre"),
+        fold=arrays["fold"].astype(np.int64) if "fold" in arrays else None,
+        target=target,
+        target_names=tuple(f"target {i}" for i in range(target.shape[1])) if target is not None else (),
+        classes=classes,
+        table={k: v for k, v in arrays.items() if k not in ("X", "y")},
+        dataset=path.name,
+    )
+
+
+def _labels(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
+    """Labels as indices into classes (sorted values), or a matrix of targets."""
+    y = arrays.get("y")
+    target = arrays.get("target")
+    if y is not None and y.ndim == 2 and y.shape[1] > 1:
+        return None, y.astype(np.float64), ()
+    if y is None:
+        return None, None if target is None else np.asarray(target, np.float64).reshape(len(target), -1), ()
+    y = y.reshape(len(y))
+    if y.dtype.kind == "f" and not np.equal(np.mod(y, 1), 0).all():
+        return None, y.astype(np.float64)[:, None], ()
+    values, index = np.unique(y.astype(np.int64) if y.dtype.kind == "f" else y, return_inverse=True)
+    named = arrays.get("classes")
+    whole = values.dtype.kind in "iub"
+    if named is not None and whole and values.min() >= 0 and values.max() < len(named):
+        return y.astype(np.int64), target, tuple(named.astype(str).tolist())
+    return index.astype(np.int64), target, tuple(values.astype(str).tolist())
+
+
+def score(protocol: Protocol, emb: Embeddings, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"protocol", "options", "scores", "seconds", …}`: splits and folds of the file are used unless an option says otherwise."""
+    card = protocol.card
+    own = dict(given)
+    if "split" in card.options and (emb.split is not None or emb.fold is not None):
+        own.setdefault("split", "given")
+    options = card.complete(own)
+    start = time.perf_counter()
+    scores = Scores.of(protocol.score(emb, **options))
+    seconds = time.perf_counter() - start
+    summaries = {m: record.summary(np.atleast_1d(np.asarray(v, float)).tolist(), card.ddof) for m, v in scores.metrics.items()}
+    how = intervals(summaries, scores.predictions, emb)
+    return {"protocol": card.name, "options": options, "scores": summaries, "seconds": round(seconds, 4), "rows": len(emb), "intervals": how, "notes": list(scores.notes)}

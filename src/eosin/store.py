@@ -1,0 +1,364 @@
+"""Where embeddings lie: a folder an address, an immutable HDF5 part a block of rows. The format: docs/store.md.
+
+Nothing here is ever changed in place. A part is written beside its place and renamed; its first 512 bytes (the HDF5 user
+block) hold the digest of the rest, so any flipped byte is found. Who works on a block says so with a claim file, which
+saves double work and is never needed for correctness: two writers of one block publish equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import StoreError
+
+ENCODING, VERSION = "eosin-embeddings", "1"
+HEAD = 512
+PART = re.compile(r"part-(\d{6})\.h5")
+STALE = 60.0  # seconds without a sign of life after which a claim of another machine is void
+
+
+def block_size(rows: int) -> int:
+    """Rows of a part: 256 for small datasets, more for large ones so that no address holds more than a few thousand parts."""
+    size = 256
+    while size < 8192 and size * 256 < rows:
+        size *= 2
+    return size
+
+
+@dataclass(frozen=True)
+class Address:
+    """One model under one view of one dataset.
+
+    Attributes:
+        folder: where its parts lie.
+        rows: how many tiles the dataset has.
+        about: what made these embeddings (cards, fingerprints); written into every part.
+    """
+
+    folder: Path
+    rows: int
+    about: Mapping[str, Any]
+
+    @property
+    def block(self) -> int:
+        return block_size(self.rows)
+
+    @property
+    def blocks(self) -> range:
+        return range(-(-self.rows // self.block))
+
+    def span(self, block: int) -> range:
+        """The row numbers of a block."""
+        return range(block * self.block, min(self.rows, (block + 1) * self.block))
+
+    def part(self, block: int) -> Path:
+        return self.folder / f"part-{block:06d}.h5"
+
+    def present(self) -> set[int]:
+        """The blocks that are published; one listing of the folder."""
+        try:
+            with os.scandir(self.folder) as entries:
+                found = {int(m[1]) for e in entries if (m := PART.fullmatch(e.name))}
+        except FileNotFoundError:
+            return set()
+        return found & set(self.blocks)
+
+    def missing(self) -> list[int]:
+        here = self.present()
+        return [b for b in self.blocks if b not in here]
+
+    def rows_of(self, blocks: Iterable[int]) -> int:
+        return sum(len(self.span(b)) for b in blocks)
+
+
+def write_part(address: Address, block: int, ids: np.ndarray, readouts: Mapping[str, np.ndarray], broken: np.ndarray | None = None) -> None:
+    """Publish a block: all its readouts, ids, and which rows could not be read.
+
+    Args:
+        ids: (n,) tile ids; readouts: {name: (n, …) float32}; broken: (n,) bool, rows of nan.
+
+    Raises:
+        StoreError: when the disk is full or the folder cannot be written; nothing half-written is left.
+    """
+    target = address.part(block)
+    temporary = target.with_name(f".{target.stem}.{_me()}.tmp")
+    body = _body(address, block, ids, readouts, broken)
+    try:
+        address.folder.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as handle:
+            handle.write(_head(hashlib.blake2b(body[HEAD:], digest_size=16).hexdigest()))
+            handle.write(body[HEAD:])
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise StoreError(f"Cannot write {target}: {error.strerror or error}. {free_space(address.folder)} Make room, or name another folder with --store; what is stored stays.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _body(address: Address, block: int, ids: np.ndarray, readouts: Mapping[str, np.ndarray], broken: np.ndarray | None) -> memoryview:
+    """The HDF5 file as bytes: made in memory, so that a full disk can only fail one plain write."""
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=HEAD) as file:
+        file.attrs["encoding-type"], file.attrs["encoding-version"] = ENCODING, VERSION
+        file.attrs["about"] = json.dumps(address.about, sort_keys=True)
+        file.attrs["first-row"], file.attrs["rows"] = address.span(block).start, address.rows
+        file.create_dataset("id", data=np.char.encode(ids.astype(str), "utf-8"))
+        for name, values in readouts.items():
+            file.create_dataset(name, data=np.ascontiguousarray(values, dtype=np.float32))
+        if broken is not None and broken.any():
+            file.create_dataset("broken", data=broken.astype(np.uint8))
+    return buffer.getbuffer()
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as handle:
+        handle.seek(HEAD)
+        return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _head(digest: str) -> bytes:
+    return f"{ENCODING} {VERSION} blake2b-16 {digest}\n".encode().ljust(HEAD, b" ")
+
+
+def sound(path: Path) -> bool:
+    """Whether every byte of a part is what was written."""
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(HEAD) == _head(_digest(path))
+    except OSError:
+        return False
+
+
+class Damaged(StoreError):
+    """Parts that fail their checksum; they have been set aside and are to be embedded again."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+        names = ", ".join(str(p) for p in paths)
+        super().__init__(f"Damaged: {names}. Set aside as *.damaged and embedded again at the next `bench run` or `bench embed`.")
+
+
+def read(address: Address, readouts: list[str]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """All rows of an address: ids (n,), broken (n,) bool, and {readout: (n, d) float32}. No readouts named: all.
+
+    Raises:
+        Damaged: after setting aside every part that fails its checksum.
+        StoreError: when parts are missing or lack a readout.
+    """
+    import h5py
+
+    bad = [address.part(b) for b in address.blocks if not sound(address.part(b))]
+    set_aside(p for p in bad if p.exists())
+    if bad:
+        raise Damaged(bad)
+    ids: list[np.ndarray] = []
+    broken = np.zeros(address.rows, bool)
+    out: dict[str, np.ndarray] = {}
+    for block in address.blocks:
+        span = address.span(block)
+        with h5py.File(address.part(block), "r") as file:
+            ids.append(np.char.decode(file["id"][:], "utf-8"))
+            if "broken" in file:
+                broken[span.start : span.stop] = file["broken"][:].astype(bool)
+            for name in readouts or [n for n in file if n not in ("id", "broken")]:
+                if name not in file:
+                    raise StoreError(f"{address.part(block)} holds no readout {name!r}, only {', '.join(n for n in file if n not in ('id', 'broken'))}. Choose one with --readout.")
+                if name not in out:
+                    out[name] = np.empty((address.rows, *file[name].shape[1:]), np.float32)
+                file[name].read_direct(out[name], dest_sel=np.s_[span.start : span.stop])
+    return np.concatenate(ids) if ids else np.empty(0, str), broken, out
+
+
+def given_readouts(address: Address) -> tuple[str, ...]:
+    """The readouts that the first published part holds, () when there is none."""
+    import h5py
+
+    for block in sorted(address.present())[:1]:
+        try:
+            with h5py.File(address.part(block), "r") as file:
+                return tuple(n for n in file if n not in ("id", "broken"))
+        except OSError:
+            return ()
+    return ()
+
+
+def set_aside(paths: Iterable[Path]) -> None:
+    """Rename parts so that they no longer count and can still be looked at."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.replace(path, path.with_name(path.name + ".damaged"))
+
+
+def free_space(folder: Path) -> str:
+    """A sentence on the space left where `folder` lies."""
+    import shutil
+
+    for place in (folder, *folder.parents):
+        with contextlib.suppress(OSError):
+            return f"{shutil.disk_usage(place).free / 2**30:.2f} GB free at {place}."
+    return ""
+
+
+class Claims:
+    """Who works on which block of an address: `part-000012.claim` holds host, process and its start.
+
+    A claim of a process that is gone is void at once (same machine) or when nobody has touched it for STALE seconds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mine: set[Path] = set()
+
+    def path(self, block: int) -> Path:
+        return self.folder / f"part-{block:06d}.claim"
+
+    def take(self, block: int) -> bool:
+        """Claim a block; False when somebody alive holds it."""
+        path = self.path(block)
+        for _ in range(2):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with open(path, "x") as handle:
+                    handle.write(_me())
+                self.mine.add(path)
+                return True
+            except FileExistsError:
+                if not self.void(path):
+                    return False
+                self._clear(path)
+            except OSError as error:
+                raise StoreError(f"Cannot write into {self.folder}: {error.strerror}. {free_space(self.folder)} Name another folder with --store.") from error
+        return False
+
+    def release(self, block: int) -> None:
+        self.mine.discard(self.path(block))
+        with contextlib.suppress(OSError):
+            self.path(block).unlink()
+
+    def release_all(self) -> None:
+        for path in list(self.mine):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        self.mine.clear()
+
+    def touch(self) -> None:
+        """A sign of life, for those who watch from other machines."""
+        for path in list(self.mine):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    def void(self, path: Path) -> bool:
+        """Whether the owner of a claim is gone."""
+        try:
+            owner, touched = path.read_text(), path.stat().st_mtime
+        except OSError:
+            return True
+        if not owner:  # its writer was killed between making and filling it, or is just doing so
+            return self._now() - touched > 2
+        host, _, rest = owner.partition("~")
+        if host == _host():
+            pid, _, started = rest.partition("~")
+            return not pid.isdigit() or _started(int(pid)) != started
+        return self._now() - touched > STALE
+
+    def _now(self) -> float:
+        """The file system's clock, which other machines share."""
+        probe = self.folder / f".clock.{_me()}"
+        try:
+            probe.touch()
+            return probe.stat().st_mtime
+        except OSError:
+            return time.time()
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
+
+    def _clear(self, path: Path) -> None:
+        with contextlib.suppress(OSError):
+            owner = path.read_text()
+            path.unlink()
+            for left in self.folder.glob(f".{path.stem}.{owner}.tmp"):
+                left.unlink()
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
+
+
+def _me() -> str:
+    return f"{_host()}~{os.getpid()}~{_started(os.getpid())}"
+
+
+def _started(pid: int) -> str:
+    """A mark of a living process that no later one of the same number shares; "" when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        fields = stat.rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return ""
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except OSError:
+        pass
+    return "alive"
+
+
+class Memory:
+    """Content hashes remembered by path, size and time of change, in one JSON file; a second look costs a stat."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def known(self) -> dict[str, list[Any]]:
+        try:
+            content = json.loads(self.path.read_text())
+            return content if isinstance(content, dict) else {}
+        except (OSError, ValueError):
+            return {}
+
+    def hash(self, file: Path) -> str:
+        """The content hash of a file; StoreError when it cannot be read."""
+        from .extractor import hash_file
+
+        try:
+            stat = file.stat()
+            key, mark = str(file.absolute()), [stat.st_size, stat.st_mtime_ns]
+            if self.known.get(key, [])[:2] != mark:
+                self.known[key] = [*mark, hash_file(file)]
+                self._save()
+            return self.known[key][2]
+        except OSError as error:
+            raise StoreError(f"Cannot read {file}: {error.strerror}. Check the path and its permissions.") from error
+
+    def _save(self) -> None:
+        with contextlib.suppress(OSError):  # a memory that cannot be kept costs time, not correctness
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(self.known))
+            os.replace(temporary, self.path)

@@ -1,0 +1,119 @@
+"""Reading pixels: an image file, a box of an image, a row of an array, behind one reader."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import DataError
+from .table import Table
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 2**28  # 16,384 x 16,384: above any region of interest we know, below what exhausts a laptop
+ARRAYS = (".h5", ".hdf5")
+
+
+class BrokenTile(DataError):
+    """One tile cannot be read; `tile` is its id."""
+
+    def __init__(self, tile: str, why: str) -> None:
+        self.tile, self.why = tile, why
+        super().__init__(f"{tile}: {why}")
+
+
+class Reader:
+    """Reads tiles of one table. Threads may share it: each keeps its own open files."""
+
+    def __init__(self, root: Path, table: Table) -> None:
+        self.root, self.table = root, table
+        self.boxed = all(c in table for c in ("x", "y", "w", "h"))
+        self.rowed = "row" in table
+        self.open = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "table": self.table}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def read(self, i: int) -> Image:
+        """Row i as an RGB image; BrokenTile says why it cannot be."""
+        table = self.table
+        path = self.root / str(table["source"][i])
+        try:
+            if self.rowed and table["row"][i] >= 0:
+                return self._row(path, i)
+            if self.boxed and table["w"][i] > 0:
+                return self._box(path, i)
+            return load_rgb(path)
+        except BrokenTile:
+            raise
+        except (DataError, OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+            raise BrokenTile(str(table["id"][i]), str(error) or type(error).__name__) from error
+
+    def _box(self, path: Path, i: int) -> Image:
+        if getattr(self.open, "path", None) != path:
+            self.open.image, self.open.path = load_rgb(path), path
+        image = self.open.image
+        x, y, w, h = (int(self.table[c][i]) for c in "xywh")
+        if x < 0 or y < 0 or x + w > image.width or y + h > image.height:
+            raise DataError(f"the box {x},{y} {w}x{h} leaves the image of {image.width}x{image.height} pixels")
+        return image.crop((x, y, x + w, y + h))
+
+    def _row(self, path: Path, i: int) -> Image:
+        import h5py
+        from PIL import Image as PILImage
+
+        if getattr(self.open, "array_path", None) != path:
+            self.open.file, self.open.array_path = h5py.File(path, "r"), path
+        key = str(self.table["key"][i])
+        pixels = self.open.file[key][int(self.table["row"][i])]
+        if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
+            raise DataError(f"{path.name}[{key}] holds {pixels.dtype} of shape {pixels.shape}, not uint8 (height, width, 3)")
+        return PILImage.fromarray(np.ascontiguousarray(pixels[..., :3]))
+
+
+def load_rgb(path: Path) -> Image:
+    """An image file as 8-bit RGB, decoded whole.
+
+    Grey and palette images become RGB, transparent pixels white (glass); CMYK, LAB, float and 16-bit images are refused,
+    since what they should look like in RGB is a guess; more than 2**28 pixels are refused unread.
+
+    Raises:
+        DataError: for what is refused. OSError and ValueError from the decoder for damaged files.
+    """
+    from PIL import Image as PILImage
+
+    PILImage.MAX_IMAGE_PIXELS = MAX_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
+        try:
+            image: Any = PILImage.open(path)
+        except PILImage.DecompressionBombError:
+            raise DataError(f"has more than {MAX_PIXELS:,} pixels; cut it into tiles first") from None
+        except PILImage.UnidentifiedImageError:
+            why = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not an image that Pillow can open"
+            raise DataError(f"{why}; copy or download it again") from None
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(f"has {image.width * image.height:,} pixels, more than {MAX_PIXELS:,}; cut it into tiles first")
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            return _on_white(image)
+        deep = any(";16" in str(t[-1]) for t in image.tile)
+        if image.mode not in ("RGB", "L", "P", "1", "YCbCr", "RGBX") or deep:
+            raise DataError(f"is a {'16-bit ' if deep else ''}{image.mode} image; convert it to 8-bit RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: Any) -> Image:
+    from PIL import Image as PILImage
+
+    image = image.convert("RGBA")
+    return PILImage.alpha_composite(PILImage.new("RGBA", image.size, "white"), image).convert("RGB")
