@@ -32,22 +32,38 @@ class Idc(eosin.Dataset):
         for patient in patients:
             for folder in folders_below(patient):
                 if folder.name not in ("0", "1"):
-                    raise DataError(f"idc: {folder} is neither 0 nor 1. Expected <patient>/0 and <patient>/1; move it away.")
+                    raise DataError(
+                        f"idc: {folder} is neither 0 nor 1. Expected <patient>/0 and <patient>/1; move it away."
+                    )
                 watched.append(str(folder))
                 for file in files_below(folder):
                     rows.append(_row(file, folder.name, patient.name, root))
-                odd += sum(1 for f in folder.iterdir() if f.suffix.lower() not in (".png",) and not f.name.startswith("."))
+                odd += sum(
+                    1 for f in folder.iterdir() if f.suffix.lower() not in (".png",) and not f.name.startswith(".")
+                )
         if not rows:
-            raise DataError(f"idc: {root} holds no <patient>/<0 or 1>/<patient>_idx5_x…_y…_class….png. `bench data where idc` shows the layout.")
+            raise DataError(
+                f"idc: {root} holds no <patient>/<0 or 1>/<patient>_idx5_x…_y…_class….png. `bench data where idc` shows the layout."
+            )
         if len(rows) > OFFICIAL:
-            raise DataError(f"idc: {len(rows):,} patches, more than the official {OFFICIAL:,}: the folder holds a copy. Keep one of them.")
+            raise DataError(
+                f"idc: {len(rows):,} patches, more than the official {OFFICIAL:,}: the folder holds a copy. Keep one of them."
+            )
         if len(rows) < OFFICIAL:
             warnings.append(f"{len(rows):,} patches of the official {OFFICIAL:,}: a subset or a partial download")
         if odd:
             warnings.append(f"{odd} files that are not png were passed over")
-        warnings.append("50 px patches at about 4 um/px are enlarged to the model's input: far from the scale that models were trained at")
-        table = eosin.Table.of(rows, classes=("IDC-negative", "IDC-positive"), warnings=warnings, watched=tuple(watched))
-        table.counts = {"patient_folders": len(patients), "negative": int((table["label"] == 0).sum()), "positive": int((table["label"] == 1).sum())}
+        warnings.append(
+            "50 px patches at about 4 um/px are enlarged to the model's input: far from the scale that models were trained at"
+        )
+        table = eosin.Table.of(
+            rows, classes=("IDC-negative", "IDC-positive"), warnings=warnings, watched=tuple(watched)
+        )
+        table.counts = {
+            "patient_folders": len(patients),
+            "negative": int((table["label"] == 0).sum()),
+            "positive": int((table["label"] == 1).sum()),
+        }
         table.columns["mpp"] = np.full(len(table), self.card.mpp if self.card.mpp else np.nan)
         return table
 
@@ -64,10 +80,16 @@ def _one_copy(root: Path) -> tuple[Path, list[str]]:
 def _row(file: Path, label: str, patient: str, root: Path) -> dict[str, object]:
     found = NAME.fullmatch(file.name)
     if found is None:
-        raise DataError(f"idc: {file} does not match <patient>_idx5_x<X>_y<Y>_class<0|1>.png. Move it away, or copy it again.")
+        raise DataError(
+            f"idc: {file} does not match <patient>_idx5_x<X>_y<Y>_class<0|1>.png. Move it away, or copy it again."
+        )
     if found["label"] != label:
-        raise DataError(f"idc: {file} lies in folder {label} and its name says class {found['label']}. One is wrong; correct or remove it.")
+        raise DataError(
+            f"idc: {file} lies in folder {label} and its name says class {found['label']}. One is wrong; correct or remove it."
+        )
     if found["pid"] != patient:
-        raise DataError(f"idc: {file} lies in the folder of patient {patient} and its name says {found['pid']}. One is wrong; correct or remove it.")
+        raise DataError(
+            f"idc: {file} lies in the folder of patient {patient} and its name says {found['pid']}. One is wrong; correct or remove it."
+        )
     source = file.relative_to(root).as_posix()
     return {"id": file.stem, "source": source, "label": int(label), "group": patient, "slide": patient}

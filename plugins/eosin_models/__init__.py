@@ -1,11 +1,11 @@
-"""Models: whatever timm can build, and the baselines that every real model must beat."""
+"""Models: whatever timm can build, towers around it, and the baselines that every real model must beat."""
 
 import eosin
 
 from .color import ColorStats
-from .timm_models import Timm
+from .timm_models import KINDS, Timm
 
 
 @eosin.hookimpl
 def provide_models(cards):
-    return [ColorStats(), *(Timm(card) for card in cards if card.kind == "timm")]
+    return [ColorStats(), *(Timm(card) for card in cards if card.kind in KINDS)]

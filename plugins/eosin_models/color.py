@@ -38,7 +38,9 @@ class ColorStats(eosin.FeatureExtractor):
         planes = torch.cat([batch, (amounts / 2).clamp(0, 1)], dim=1).flatten(2)
         grey = batch.mean(dim=1)
         steps = [_step(grey, s) for s in (1, 2, 4, 8, 16)]
-        return torch.cat([planes.mean(2), planes.std(2), _histograms(planes, 16).flatten(1), torch.stack(steps, dim=1)], dim=1)
+        return torch.cat(
+            [planes.mean(2), planes.std(2), _histograms(planes, 16).flatten(1), torch.stack(steps, dim=1)], dim=1
+        )
 
 
 def _histograms(planes, bins):
@@ -52,4 +54,6 @@ def _histograms(planes, bins):
 
 def _step(grey, s):
     """Mean absolute difference of pixels s apart, down and across."""
-    return (grey[:, s:, :] - grey[:, :-s, :]).abs().mean(dim=(1, 2)) + (grey[:, :, s:] - grey[:, :, :-s]).abs().mean(dim=(1, 2))
+    return (grey[:, s:, :] - grey[:, :-s, :]).abs().mean(dim=(1, 2)) + (grey[:, :, s:] - grey[:, :, :-s]).abs().mean(
+        dim=(1, 2)
+    )

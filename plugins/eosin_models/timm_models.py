@@ -1,4 +1,4 @@
-"""Any architecture that timm builds, with weights from a file, a PyPI package, the hub, or a seed."""
+"""Any architecture that timm builds, alone or inside a tower, with weights from a file, a package, the hub, or a seed."""
 
 from __future__ import annotations
 
@@ -10,60 +10,115 @@ from eosin.errors import MissingError, ModelError, UsageError
 
 from . import weights
 
+KINDS = ("timm", "conch", "conch-v1.5", "keep", "channelwise", "stage3")
+WORDS = ("mlp_layer", "act_layer", "norm_layer", "embed_layer")  # arch_options that name a class, which YAML cannot hold
+
 
 class Timm(eosin.FeatureExtractor):
-    """A timm architecture. Vision transformers give `cls`, `mean` and `grid`; everything else `pooled` and `grid`."""
+    """A timm architecture. Vision transformers give `cls`, `mean` and `grid`; everything else `pooled` and `grid`.
+
+    A card that asks for a head (`num_classes`) also gets its output, as `pooled`. `grid` is of tokens after the final norm;
+    `options: {grid: pre-norm}` takes those of the last block before it, as EVA's segmentation does.
+    """
 
     def __init__(self, card):
         if card.options.get("shorthand"):
             card = _with_timms_eyes(card)
         if not card.arch:
-            raise UsageError(f"Model {card.name}: kind timm needs `arch:`, a timm architecture such as vit_small_patch16_224.")
+            raise UsageError(f"Model {card.name}: kind {card.kind} needs `arch:`, a timm architecture such as vit_small_patch16_224.")
         super().__init__(card)
 
     def build(self):
-        import timm
         import torch
 
         card = self.card
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(card.seed)
-            try:
-                module = timm.create_model(card.arch, pretrained=False, **{"num_classes": 0, **card.arch_options})
-            except (RuntimeError, TypeError, AssertionError) as error:
-                raise ModelError(f"{card.name}: timm cannot build {card.arch!r} ({str(error).splitlines()[0]}). `timm.list_models()` names what it can; correct `arch` or `arch_options`.") from error
-        if card.weights or card.hub:
-            weights.load(module, card, self.weight_file())
+        path = weights.locate(card)
+        if path is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(card.seed)
+                return self.network()
+        module = self.skeleton()
+        if set(dict(module.named_buffers())) - set(module.state_dict()):
+            module = self.network()  # it computes buffers that no file holds
+        weights.load(module, card, path)
         return module
 
-    def embed(self, batch):
-        out = self.module.forward_features(batch)
-        if out.ndim == 3:
-            return self._tokens(out)
-        pooled = self.module.forward_head(out, pre_logits=True)
-        grid = out.permute(0, 3, 1, 2) if out.ndim == 4 and getattr(self.module, "output_fmt", "NCHW") == "NHWC" else out
-        return {"pooled": pooled.flatten(1), **({"grid": grid} if grid.ndim == 4 else {})}
+    def network(self):
+        """The network with fresh weights, on torch's default device.
 
-    def _tokens(self, out):
-        """Class token, mean of patch tokens (registers excluded) and their grid, after the final norm."""
-        prefix = getattr(self.module, "num_prefix_tokens", 1)
-        patches = out[:, prefix:]
-        side = int(patches.shape[1] ** 0.5)
-        found = {"cls": out[:, 0]} if getattr(self.module, "cls_token", None) is not None else {}
-        found["mean"] = patches.mean(dim=1)
-        if side * side == patches.shape[1]:
-            found["grid"] = patches.transpose(1, 2).reshape(len(out), -1, side, side)
+        Raises:
+            ModelError: timm cannot build it, or its leading tokens are not as many as the card says.
+        """
+        import timm
+
+        card = self.card
+        try:
+            module = timm.create_model(card.arch, pretrained=False, **{"num_classes": 0, **_options(card)})
+        except (RuntimeError, TypeError, AssertionError, ValueError) as error:
+            raise ModelError(f"{card.name}: timm cannot build {card.arch!r} ({str(error).splitlines()[0]}). `timm.list_models()` names what it can; correct `arch` or `arch_options`.") from error
+        if card.kind != "timm":
+            from .towers import TOWERS
+
+            module = TOWERS[card.kind](module)
+        prefix = getattr(module, "num_prefix_tokens", None)
+        if card.prefix_tokens is not None and prefix is not None and prefix != card.prefix_tokens:
+            raise ModelError(f"{card.name}: {card.arch} has {prefix} leading tokens, the card says prefix_tokens: {card.prefix_tokens}. Correct the card: registers would leak into the mean.")
+        return module.eval().requires_grad_(False)
+
+    def skeleton(self):
+        """The network without weights, on the meta device: it takes no memory, and says all that can be counted."""
+        import torch
+
+        with torch.device("meta"):
+            return self.network()
+
+    def embed(self, batch):
+        from .readouts import of_map, of_tokens
+
+        module = self.module
+        if hasattr(module, "readouts"):
+            return module.readouts(batch)
+        pre_norm = self.card.options.get("grid") == "pre-norm"
+        out, maps = module.forward_intermediates(batch, indices=1, norm=False) if pre_norm else (module.forward_features(batch), ())
+        if out.ndim != 3:
+            return of_map(module, out)
+        found = of_tokens(out, getattr(module, "num_prefix_tokens", 1), getattr(module, "cls_token", None) is not None)
+        if maps:
+            found["grid"] = maps[-1]
+        if self.card.arch_options.get("num_classes"):
+            found["pooled"] = module.forward_head(out)
         return found
 
-    def weight_file(self) -> Path:
-        """The card's `weights` (a path, or `package:NAME/FILE` of an installed Python package), else the hub's file."""
-        return weights.locate(self.card)
+    def weight_file(self) -> Path | None:
+        return weights.local(self.card)
 
     def available(self) -> str:
         return weights.available(self.card)
 
-    def missing_weights(self) -> MissingError:
+    def missing_weights(self) -> MissingError | None:
+        """Why the weights cannot be had; None when they are here or the hub will give them."""
         return weights.missing(self.card)
+
+
+def _options(card) -> dict:
+    """The card's arch_options, with the classes that its words stand for."""
+    options = dict(card.arch_options)
+    named = {k: v for k, v in options.items() if k in WORDS and isinstance(v, str)}
+    if not named:
+        return options
+    from functools import partial
+
+    from timm.layers import SwiGLUPacked
+    from torch import nn
+
+    from .towers import ConvStem
+
+    known = {"SwiGLUPacked": SwiGLUPacked, "SiLU": nn.SiLU, "LayerNorm": partial(nn.LayerNorm, eps=1e-6), "ConvStem": ConvStem}
+    for key, word in named.items():
+        if word not in known:
+            raise UsageError(f"{card.name}: arch_options {key}: {word} is not a word we know. Known: {', '.join(known)}.")
+        options[key] = known[word]
+    return options
 
 
 def _with_timms_eyes(card):

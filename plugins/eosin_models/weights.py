@@ -1,4 +1,4 @@
-"""Weights: found in a file, an installed package or the hub's cache, read without executing anything, loaded strictly."""
+"""Weights: where they lie on this machine, and how they get into a network: strictly, with nothing left over."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ from importlib import metadata
 from pathlib import Path
 
 from eosin.errors import MissingError, ModelError, UsageError
+from eosin.places import home
 
-from .keymaps import KEY_MAPS
+from . import hub, states
+from .keymaps import KEY_MAPS, recognise
+
+USUAL = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "model.pth", "model.pt")
+HEADS = ("head", "classifier", "fc")  # a classification head may be left over: a network without one is asked for
 
 
-def locate(card) -> Path:
-    """The local file of a card's weights; downloads from the hub when the card names one and nothing local.
+def local(card) -> Path | None:
+    """The local file that the card's `weights` names, else what lies in EOSIN_HOME/models/<name> for a model without a hub.
+
+    `weights` is a file, a folder that holds one, or `package:NAME/FILE` of an installed Python package.
+
+    Returns:
+        None where the weights come from the hub, or where there are none (a seed).
 
     Raises:
         MissingError: with the command, page or package that brings the weights.
@@ -19,35 +29,56 @@ def locate(card) -> Path:
     if card.weights.startswith("package:"):
         return _in_package(card)
     if card.weights:
-        path = Path(card.weights).expanduser()
-        if path.is_file():
-            return path
-        raise MissingError(f"Weights of {card.name} are missing: nothing at {path}. Correct `weights:` in the card, or pass --weights FILE.")
-    return _from_hub(card)
+        found = _in_folder(Path(card.weights).expanduser(), card.file)
+        if found is None:
+            raise MissingError(f"Weights of {card.name} are missing: nothing at {card.weights}. Correct `weights:` in the card, or pass --weights FILE.")
+        return found
+    if card.hub or not card.file:
+        return None
+    found = _in_folder(shelf(card), card.file)
+    if found is None:
+        how = card.how.replace("{folder}", str(shelf(card))) or f"Get {card.file}{f' from {card.url}' if card.url else ''}."
+        raise MissingError(f"Weights of {card.name} are not on this machine. {how} They are looked for in {shelf(card)}; or pass --weights FILE.")
+    return found
+
+
+def shelf(card) -> Path:
+    """Where weights lie that no hub gives: EOSIN_HOME/models/<name>."""
+    return home() / "models" / card.name
+
+
+def locate(card) -> Path | None:
+    """The file to load, fetched from the hub if need be; None for a network that a seed makes."""
+    found = local(card)
+    return hub.fetch(card) if found is None and card.hub else found
 
 
 def available(card) -> str:
-    """`here` or `missing`, without any network."""
-    if card.weights:
-        try:
-            locate(card)
-            return "here"
-        except MissingError:
-            return "missing"
-    if not card.hub:
+    """`here`, `missing` or `gated`, without any network and without importing the hub's client."""
+    try:
+        found = local(card)
+    except MissingError:
+        return "missing"
+    if found is not None or not card.hub or hub.cached(card) is not None:
         return "here"
-    return "here" if _cached(card) else "gated" if card.gated else "missing"
+    return "gated" if card.gated else "missing"
 
 
-def missing(card) -> MissingError:
-    """The error for weights that are not on this machine."""
-    if card.weights:
-        try:
-            locate(card)
-        except MissingError as error:
-            return error
-    gate = f" Its page asks you to accept terms first ({card.gated}); then `hf auth login`." if card.gated else ""
-    return MissingError(f"Weights of {card.name} are not on this machine: {card.hub} ({card.file}) on the Hugging Face hub.{gate} They are fetched by `bench run` when the hub can be reached; or pass --weights FILE.")
+def missing(card) -> MissingError | None:
+    """Why the weights cannot be had now; None when the hub will give them."""
+    try:
+        found = local(card)
+    except MissingError as error:
+        return error
+    return hub.refused(card) if found is None and card.hub else None
+
+
+def _in_folder(path: Path, file: str) -> Path | None:
+    if path.is_dir():
+        names = [n for n in (file, *USUAL) if n and (path / n).is_file()]
+        alone = [p for p in path.iterdir() if p.suffix in states.SUFFIXES]
+        return path / names[0] if names else alone[0] if len(alone) == 1 else None
+    return path if path.is_file() else None
 
 
 def _in_package(card) -> Path:
@@ -62,85 +93,72 @@ def _in_package(card) -> Path:
     raise MissingError(f"The Python package {package} is installed without {inside}. Run: pip install --force-reinstall {package}")
 
 
-def _cached(card) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(card.hub, card.file, revision=card.revision or None)
-    return Path(found) if isinstance(found, str) else None
-
-
-def _from_hub(card) -> Path:
-    cached = _cached(card)
-    if cached is not None:
-        return cached
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    page = f"https://huggingface.co/{card.hub}"
-    try:
-        return Path(hf_hub_download(card.hub, card.file, revision=card.revision or None))
-    except GatedRepoError as error:
-        raise MissingError(f"{card.name}: the weights are gated. Accept the terms at {page}, then log in with `hf auth login`.") from error
-    except RepositoryNotFoundError as error:
-        raise MissingError(f"{card.name}: {page} does not exist or you may not see it. Log in with `hf auth login`, or pass --weights FILE.") from error
-    except LocalEntryNotFoundError as error:
-        raise MissingError(f"{card.name}: {card.file} is not in the cache and {page} cannot be reached. Connect, or pass --weights FILE.") from error
-    except EntryNotFoundError as error:
-        raise MissingError(f"{card.name}: {page} has no file {card.file}. Correct the card, or pass --weights FILE.") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise MissingError(f"{card.name}: {page} could not be fetched ({str(error).splitlines()[0]}). Run the command again to resume, or pass --weights FILE.") from error
-
-
-def read(path: Path, name: str) -> dict:
-    """A state dict from safetensors, or from a torch file with `weights_only=True`: nothing in a file is ever executed.
-
-    Raises:
-        ModelError: a damaged file, or one that needs unpickling of code.
-    """
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors, zipfile and the unpickler each have errors of their own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{name}: {path} cannot be loaded safely ({type(error).__name__}: {reason}). Use a .safetensors file, or save plain tensors: torch.save(model.state_dict(), FILE).") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(torch.is_tensor(v) for v in content.values()):
-        raise ModelError(f"{name}: {path} holds no state dict (names to tensors). Save torch.save(model.state_dict(), FILE).")
-    return content
-
-
 def load(module, card, path: Path) -> None:
-    """Load strictly: every tensor of the file has its place and every place its tensor.
+    """Put a file's tensors into a network, on the CPU, in the network's own precision.
+
+    A module built on the meta device takes the tensors as they are, so that no random weights are drawn first. Strict: a
+    tensor of the file without a place, or a place without a tensor, is an error, save for a classification head that the
+    card does not ask for and for parts that no readout uses (`module.spare`).
 
     Raises:
-        ModelError: the first keys or shapes that differ.
+        ModelError: a file that cannot be read safely, or does not fit: the first keys or shapes that differ.
     """
-    state = read(path, card.name)
-    if card.key_map:
-        state = _mapped(state, module, card, path)
+    _same_file(card, path)
+    state = _renamed(states.read(path, card.name), module, card, path)
+    _take_positions(module, card, state)
     own = module.state_dict()
-    head = {k for k in state if k not in own and k.split(".")[0] in ("head", "classifier", "fc")}
-    state = {k: v.to(own[k].dtype) if k in own and own[k].is_floating_point() else v for k, v in state.items() if k not in head}
-    lacking = [k for k in own if k not in state]
+    spare = tuple(getattr(module, "spare", ()))
+    state = {k: v for k, v in state.items() if k in own or k.split(".")[0] not in HEADS}
+    lacking = [k for k in own if k not in state and not (spare and k.startswith(spare))]
     left = [k for k in state if k not in own]
     wrong = [f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own if k in state and state[k].shape != own[k].shape]
     if lacking or left or wrong:
         parts = [f"{len(v)} {what}, first {', '.join(v[:3])}" for what, v in (("missing in the file", lacking), ("left over", left), ("of another shape", wrong)) if v]
         raise ModelError(f"{card.name}: {path} does not fit {card.arch}: {'; '.join(parts)}. Correct `arch`, `arch_options` or `key_map` in the card, or use another file.")
-    module.load_state_dict(state, strict=True)
+    module.load_state_dict({k: _settled(state.get(k), v) for k, v in own.items()}, strict=True, assign=True)
+    if hasattr(module, "loaded"):
+        module.loaded()
 
 
-def _mapped(state: dict, module, card, path: Path) -> dict:
-    if card.key_map not in KEY_MAPS:
-        raise UsageError(f"{card.name}: there is no key map {card.key_map!r}. Key maps: {', '.join(KEY_MAPS)}.")
+def _settled(given, own):
+    """A tensor of the file in the network's type, in memory of its own; zeros for a spare part that the file leaves out."""
+    import torch
+
+    if given is None:
+        return torch.zeros(own.shape, dtype=own.dtype)
+    return given.to(dtype=own.dtype if own.is_floating_point() else given.dtype, copy=True).contiguous()
+
+
+def _renamed(state: dict, module, card, path: Path) -> dict:
+    """By the format that the keys give away, else the card's; a card may name a map that we do not know."""
+    name = recognise(state) or card.key_map
+    if not name:
+        return state
+    if name not in KEY_MAPS:
+        raise UsageError(f"{card.name}: there is no key map {name!r}. Key maps: {', '.join(KEY_MAPS)}.")
     try:
-        return KEY_MAPS[card.key_map](state, module)
-    except (KeyError, IndexError) as error:
-        raise ModelError(f"{card.name}: {path} is not in the format {card.key_map} ({error}). Correct `key_map` in the card, or use another file.") from error
+        return KEY_MAPS[name](state, module)
+    except (KeyError, IndexError, RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{card.name}: {path} is not in the format {name} ({reason}). Correct `key_map` in the card, or use another file.") from error
+
+
+def _take_positions(module, card, state: dict) -> None:
+    """Make room for position embeddings of the size the file has, where the card says `options: {positions: stored}`.
+
+    The network then resamples them to the input at every pass, as published code does.
+    """
+    given = state.get("pos_embed")
+    if card.options.get("positions") != "stored" or given is None or given.shape == module.pos_embed.shape:
+        return
+    side = int((given.shape[1] - 1) ** 0.5)
+    module.set_input_size(img_size=side * module.patch_embed.patch_size[0])
+
+
+def _same_file(card, path: Path) -> None:
+    """Two different files are known as CTransPath: a published hash tells them apart. `--weights` is the user's own word."""
+    if not card.sha256 or card.weights:
+        return
+    found = states.sha256(path)
+    if found != card.sha256:
+        raise ModelError(f"{card.name}: {path} is another file than the published one (sha256 {found[:12]}…, published {card.sha256[:12]}…). Get it again, or pass --weights to use it knowingly.")

@@ -14,6 +14,9 @@ class Phantom(eosin.Manifest):
 
     kind = "phantom"
 
+    def present(self, data: Path) -> bool:
+        return any((place / self.name / "tiles.csv").is_file() for place in (data, home() / "data"))
+
     def locate(self, data: Path) -> Path:
         root = data / self.name
         if (root / "tiles.csv").is_file():

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from .parts import Patient
-from .shapes import NUCLEUS, noise, ovals, value_at
+from .shapes import NUCLEUS, noise, ovals, within
 from .tissue import PAINTERS
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field before any stain: haematoxylin and eosin (h, w) float64, nuclei (h, w) int32: 1..n, 0 is none."""
+    """A field before any stain: haematoxylin and eosin (2, h, w) float64; nuclei (h, w) int32: 1..n, 0 is none."""
 
-    haematoxylin: np.ndarray
-    eosin: np.ndarray
+    dyes: np.ndarray
     nuclei: np.ndarray
 
     @property
@@ -28,21 +27,20 @@ class Field:
 
 def field(rng: np.random.Generator, weights: Mapping[str, np.ndarray], patient: Patient) -> Field:
     """Paint one field: `weights` gives for each tissue its share (h, w) of every pixel; what is left is bare glass."""
-    shape = next(iter(weights.values())).shape
-    haematoxylin, eosin, tables = np.zeros(shape), np.zeros(shape), [np.zeros(0, NUCLEUS)]
+    dyes = np.zeros((2, *next(iter(weights.values())).shape))
+    tables = [np.zeros(0, NUCLEUS)]
     for tissue, weight in weights.items():
         if not weight.any():
             continue
-        box = _bounds(weight)
-        weight = weight[box]
-        ground, dye, table = PAINTERS[tissue](rng, weight.shape, patient)
-        haematoxylin[box] += weight * ground
-        eosin[box] += weight * dye
-        table = table[value_at(weight, table) >= 0.5]
-        table["y"] += box[0].start
-        table["x"] += box[1].start
+        rows, columns = _bounds(weight)
+        weight = weight[rows, columns]
+        ground, table = PAINTERS[tissue](rng, weight.shape, patient)
+        dyes[:, rows, columns] += weight * ground
+        table = within(table, weight >= 0.5)
+        table["x"] += columns.start
+        table["y"] += rows.start
         tables.append(table)
-    return _with_nuclei(rng, np.concatenate(tables), haematoxylin, eosin)
+    return _with_nuclei(rng, dyes, np.concatenate(tables))
 
 
 def mixture(rng: np.random.Generator, tissue: str, size: int) -> dict[str, np.ndarray]:
@@ -67,11 +65,11 @@ def _bounds(weight: np.ndarray) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _with_nuclei(rng: np.random.Generator, table: np.ndarray, haematoxylin: np.ndarray, eosin: np.ndarray) -> Field:
+def _with_nuclei(rng: np.random.Generator, dyes: np.ndarray, table: np.ndarray) -> Field:
     """Lay the nuclei over the ground, in place: outline, rim, chromatin, nucleolus."""
     from scipy.ndimage import binary_dilation
 
-    shape = haematoxylin.shape
+    shape = dyes.shape[1:]
     clumps = noise(rng, shape, 1.2)
     depth, second, owner = ovals(shape, table, noise(rng, shape, 4.0))
     mask = _instances(np.where(depth > 0.0, owner + 1, 0))
@@ -83,16 +81,16 @@ def _with_nuclei(rng: np.random.Generator, table: np.ndarray, haematoxylin: np.n
     dark = cell["dark"] * (1.0 - cell["clear"] * rim - 0.25 * seam + 0.6 * cell["grain"] * clumps[y, x])
     off = (x - cell["x"] - 0.2 * cell["b"]) ** 2 + (y - cell["y"] + 0.15 * cell["b"]) ** 2
     dark += cell["nucleolus"] * np.clip(1.0 - off / 7.0, 0.0, 1.0)
-    haematoxylin[y, x] += edge * (np.maximum(dark, 0.1) - haematoxylin[y, x])
-    eosin[y, x] += edge * (0.35 - eosin[y, x])
-    return Field(haematoxylin, eosin, mask)
+    inked = np.stack([np.maximum(dark, 0.1), np.full(len(dark), 0.35)])
+    dyes[:, y, x] += edge * (inked - dyes[:, y, x])
+    return Field(dyes, mask)
 
 
 def _instances(owner: np.ndarray, least: int = 12) -> np.ndarray:
-    """Number the nuclei of `owner` (h, w; 0 is none) 1..n, each one connected piece: its largest, `least` px or more."""
+    """Number the nuclei of `owner` (h, w; 0 is none) 1..n: of each its largest connected piece, from `least` px on."""
     from scipy.ndimage import label
 
-    # Twice as fine, with a bridge between neighbours of one owner, touching nuclei do not run together.
+    # Twice as fine, with bridges between neighbours of one owner only: nuclei that touch stay two.
     height, width = owner.shape
     fine = np.zeros((2 * height - 1, 2 * width - 1), bool)
     fine[::2, ::2] = owner > 0

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from . import png, slide
+from . import png
 from .field import Field, field, mixture
+from .genes import GENES, Expression
 from .parts import Patient
 from .publish import publish, write_csv
 from .shapes import generator
+from .slide import TISSUES, section, write_tiff
 from .stain import CENTRES, SCANNERS, STAINS, dye, scan
 from .tissue import PAINTERS
 
 MPP = 0.5
 TILE = 128  # px
-GENES = 20
 SPLITS = ("train", "train", "train", "val", "test")  # by patient, in every centre alike
 
 
@@ -42,10 +45,11 @@ def make(root: Path, seed: int = 0, size: str = "small", strength: float = 1.0) 
 
     The label is the tissue. Patients lie in centres and slides in patients; `strength` scales how far the centres'
     stains and scanners are apart (0: not at all). The same arguments give the same bytes; made twice is made once.
-    Raises ValueError for a size that does not exist, FileExistsError where another phantom stands in `root`.
+    Raises ValueError for an unknown size or a strength below 0, FileExistsError where another phantom stands in `root`.
     """
     if size not in SIZES:
         raise ValueError(f"no phantom of size {size!r}: choose one of {', '.join(SIZES)}")
+    _check(strength)
     stamp = {"set": "tiles", "seed": seed, "size": size, "strength": strength}
     publish(Path(root), stamp, lambda folder: _tiles(folder, seed, SIZES[size], strength))
 
@@ -55,6 +59,7 @@ def pairs(root: Path, seed: int = 0, strength: float = 1.0, n: int = 32) -> None
 
     `pairs.csv` has path, tile (the piece of tissue), stain, scanner, and slide: one stain under one scanner.
     """
+    _check(strength)
     stamp = {"set": "pairs", "seed": seed, "strength": strength, "n": n}
     publish(Path(root) / "pairs", stamp, lambda folder: _pairs(folder, seed, strength, n))
 
@@ -76,27 +81,27 @@ def nuclei(root: Path, seed: int = 0, n: int = 24, size: int = 192) -> None:
 
 def _tiles(folder: Path, seed: int, size: Size, strength: float) -> None:
     (folder / "tiles").mkdir()
-    genes = _Genes(seed)
+    expression = Expression(seed)
     rows, counts = [], []
-    for centre in CENTRES:
-        for p in range(size.patients):
-            group = f"{centre}-p{p}"
-            patient = _patient(seed, group)
-            for s in range(size.slides):
-                name = f"{group}-s{s}"
-                dose = _dose(seed, name)
-                for tissue, number in size.tiles.items():
-                    for i in range(number):
-                        path = f"tiles/{name}-{tissue}-{i:02d}.png"
-                        rng = generator(seed, "tile", path)
-                        weights = mixture(rng, tissue, TILE)
-                        piece = field(rng, weights, patient)
-                        png.save(folder / path, _picture(piece, centre, rng, strength, dose))
-                        split = SPLITS[p % len(SPLITS)]
-                        rows.append((path, tissue, split, group, name, centre, MPP, piece.count))
-                        counts.append((path, *genes.counts(rng, weights, piece.count)))
+    for centre, group, split, name, tissue, path in _plan(size):
+        rng = generator(seed, "tile", path)
+        weights = mixture(rng, tissue, TILE)
+        piece = field(rng, weights, _patient(seed, group))
+        png.save(folder / path, _picture(piece, centre, rng, strength, _dose(seed, name)))
+        rows.append((path, tissue, split, group, name, centre, MPP, piece.count))
+        counts.append((path, *expression.counts(rng, weights, piece.count)))
     write_csv(folder / "tiles.csv", ("path", "label", "split", "group", "slide", "centre", "mpp", "nuclei"), rows)
     write_csv(folder / "genes.csv", ("path", *(f"gene_{g:02d}" for g in range(GENES))), counts)
+
+
+def _plan(size: Size) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """Centre, patient, split, slide, tissue and path of every tile."""
+    for centre, p, s in product(CENTRES, range(size.patients), range(size.slides)):
+        group = f"{centre}-p{p}"
+        for tissue, number in size.tiles.items():
+            for i in range(number):
+                slide = f"{group}-s{s}"
+                yield centre, group, SPLITS[p % len(SPLITS)], slide, tissue, f"tiles/{slide}-{tissue}-{i:02d}.png"
 
 
 def _pairs(folder: Path, seed: int, strength: float, n: int) -> None:
@@ -119,11 +124,11 @@ def _pairs(folder: Path, seed: int, strength: float, n: int) -> None:
 def _slides(folder: Path, seed: int, n: int, size: int) -> None:
     rows = []
     for i in range(n):
-        name, label = f"slide-{i:02d}", list(slide.TISSUES)[i % 2]
+        name, label = f"slide-{i:02d}", list(TISSUES)[i % 2]
         centre = list(CENTRES)[i // 2 % len(CENTRES)]
         rng = generator(seed, "slide", name)
-        piece = slide.section(rng, label, _patient(seed, name), size)
-        slide.write_tiff(folder / f"{name}.tiff", _picture(piece, centre, rng, 1.0, _dose(seed, name)), MPP)
+        piece = section(rng, label, _patient(seed, name), size)
+        write_tiff(folder / f"{name}.tiff", _picture(piece, centre, rng, 1.0, _dose(seed, name)), MPP)
         rows.append((f"{name}.tiff", name, label, f"patient-{i:02d}", centre, MPP))
     write_csv(folder / "slides.csv", ("path", "slide", "label", "group", "centre", "mpp"), rows)
 
@@ -145,22 +150,9 @@ def _nuclei(folder: Path, seed: int, n: int, size: int) -> None:
     write_csv(folder / "nuclei.csv", ("path", "mask", "label", "group", "centre", "mpp", "nuclei"), rows)
 
 
-class _Genes:
-    """Expected counts that follow the tissue and the density of nuclei; the last four genes follow nothing."""
-
-    def __init__(self, seed: int) -> None:
-        rng = generator(seed, "genes")
-        deaf = np.where(np.arange(GENES) < GENES - 4, 1.0, 0.0)
-        self.base = rng.uniform(0.5, 2.5, GENES)  # log counts
-        self.tissue = {name: deaf * rng.uniform(0.1, 0.7, GENES) * rng.standard_normal(GENES) for name in PAINTERS}
-        self.density = deaf * rng.uniform(-0.3, 0.8, GENES)
-
-    def counts(self, rng: np.random.Generator, weights: dict[str, np.ndarray], nuclei: int) -> list[int]:
-        """Poisson counts (GENES,) of one tile."""
-        log = self.base + self.density * (np.log1p(nuclei) - 3.0)
-        for tissue, weight in weights.items():
-            log = log + weight.mean() * self.tissue[tissue]
-        return [int(count) for count in rng.poisson(np.exp(log))]
+def _check(strength: float) -> None:
+    if not 0.0 <= strength <= 10.0:
+        raise ValueError(f"no phantom of strength {strength}: give 0 (all centres alike) to 10, 1 is as listed")
 
 
 def _patient(seed: int, group: str) -> Patient:
@@ -178,6 +170,6 @@ def _picture(
 ) -> np.ndarray:
     """The picture (h, w, 3) uint8 that a centre takes; thickness and focus differ from place to place on a slide."""
     stain, scanner = CENTRES[centre]
-    thickness, defocus = np.exp(rng.uniform(-0.2, 0.2)), 0.6 * max(0.0, rng.standard_normal())
+    thickness, defocus = np.exp(rng.uniform(-0.2, 0.2)), 0.5 * max(0.0, rng.standard_normal())
     light = dye(piece, stain, strength, (thickness * dose[0], thickness * dose[1]))
     return scan(light, scanner, rng, strength, defocus)

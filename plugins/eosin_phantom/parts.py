@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .shapes import fibres, noise, ovals, population, scatter, step, value_at
+from .shapes import fibres, noise, ovals, population, scatter, step, within
 
 Shape = tuple[int, int]
-Ground = tuple[np.ndarray, np.ndarray, np.ndarray]  # haematoxylin (h, w), eosin (h, w), nuclei (n,)
-Cells = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]  # points (n, 2), angles (n,)
+Tissue = tuple[np.ndarray, np.ndarray]  # dyes (2, h, w): haematoxylin and eosin; nuclei (n,) of type NUCLEUS
+Cells = Callable[[np.ndarray, np.ndarray], np.ndarray]  # points (n, 2), angles (n,) to nuclei (n,)
 
 
 @dataclass(frozen=True)
@@ -42,26 +42,35 @@ def thinned(rng: np.random.Generator, at: np.ndarray, share: float) -> np.ndarra
     return at[rng.uniform(size=len(at)) < share]
 
 
-def collagen(
-    rng: np.random.Generator, shape: Shape, angle: float, tone: Tone, contrast: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fibre bundles along `angle` with empty clefts: haematoxylin and eosin (h, w)."""
+def collagen(rng: np.random.Generator, shape: Shape, angle: float, tone: Tone, contrast: float) -> np.ndarray:
+    """Fibre bundles along `angle`, torn by empty clefts: dyes (2, h, w)."""
     strands = fibres(rng, shape, angle, wave=9.0)
     bundles = fibres(rng, shape, angle, wave=9.0, width=4.0, length=24.0)
     threads = fibres(rng, shape, angle + rng.uniform(-0.2, 0.2), wave=14.0, width=0.7, length=7.0)
-    start = rng.uniform(1.2, 2.4)
-    cleft = step(fibres(rng, shape, angle, wave=9.0, width=2.6, length=24.0), start, start + 0.6)
-    eosin = np.maximum(tone.eosin + contrast * (0.10 * strands + 0.09 * bundles + 0.06 * threads), 0.08)
-    haematoxylin = np.maximum(tone.haematoxylin + 0.03 * bundles, 0.0)
-    return haematoxylin * (1 - cleft), eosin * (1 - cleft)
+    haematoxylin = tone.haematoxylin + 0.03 * bundles
+    eosin = tone.eosin + contrast * (0.10 * strands + 0.09 * bundles + 0.06 * threads)
+    tear = holes(rng, fibres(rng, shape, angle, wave=9.0, width=2.6, length=24.0), 1.2, 2.4, soft=0.6)
+    return dyes(haematoxylin, eosin) * (1.0 - tear)
 
 
-def cytoplasm(rng: np.random.Generator, shape: Shape, tone: Tone) -> tuple[np.ndarray, np.ndarray]:
-    """The body of epithelial cells, sound or not: haematoxylin and eosin (h, w)."""
+def cytoplasm(rng: np.random.Generator, shape: Shape, tone: Tone) -> np.ndarray:
+    """The body of epithelial cells, sound or not: dyes (2, h, w)."""
     cloud, fine = noise(rng, shape, 5.0), noise(rng, shape, 1.2)
-    haematoxylin = tone.haematoxylin + 0.05 + 0.05 * cloud + 0.03 * fine
-    eosin = tone.eosin + 0.06 * cloud + 0.05 * fine
-    return np.maximum(haematoxylin, 0.0), np.maximum(eosin, 0.08)
+    return dyes(
+        tone.haematoxylin + 0.05 + 0.05 * cloud + 0.03 * fine,
+        tone.eosin + 0.06 * cloud + 0.05 * fine,
+    )
+
+
+def dyes(haematoxylin: np.ndarray, eosin: np.ndarray) -> np.ndarray:
+    """Both dyes (2, h, w), each at least what any tissue takes up."""
+    return np.stack([np.maximum(haematoxylin, 0.0), np.maximum(eosin, 0.08)])
+
+
+def holes(rng: np.random.Generator, texture: np.ndarray, low: float, high: float, soft: float) -> np.ndarray:
+    """The share (h, w) of each pixel that is empty: where a texture tops a level drawn between `low` and `high`."""
+    level = rng.uniform(low, high)
+    return step(texture, level, level + soft)
 
 
 def spindles(rng: np.random.Generator, shape: Shape, angle: float, spacing: float, tone: Tone) -> np.ndarray:
@@ -81,38 +90,27 @@ def small_round(rng: np.random.Generator, at: np.ndarray, tone: Tone) -> np.ndar
     )
 
 
-def even(rng: np.random.Generator, at: np.ndarray, turn: np.ndarray, radius: float, tone: Tone) -> np.ndarray:
-    """Nuclei of sound epithelium: one size, smooth."""
-    return population(
-        rng,
-        at,
-        radius=radius,
-        spread=0.1,
-        aspect=1.5,
-        angle=turn,
-        dark=1.1 * tone.dark,
-        clear=0.3,
-        grain=0.25,
-        lump=0.06,
-    )
+def even(rng: np.random.Generator, radius: float, tone: Tone) -> Cells:
+    """Nuclei of sound epithelium: all of a size, smooth."""
+    return lambda at, angle: population(
+        rng, at, radius=radius, spread=0.1, aspect=1.5, angle=angle, dark=1.1 * tone.dark,
+        lump=0.06, clear=0.3, grain=0.25,
+    )  # fmt: skip
 
 
-def uneven(
-    rng: np.random.Generator, at: np.ndarray, turn: np.ndarray, radius: float, tone: Tone, grade: float
-) -> np.ndarray:
+def uneven(rng: np.random.Generator, radius: float, tone: Tone, grade: float) -> Cells:
     """Nuclei of tumour: the higher the grade (0..1), the more they differ and the more chromatin is cleared."""
-    return population(
-        rng, at, radius=radius, spread=0.12 + 0.14 * grade, aspect=1.4, angle=turn, dark=1.15 * tone.dark,
-        clear=0.3 + 0.15 * grade, grain=0.3, lump=0.06 + 0.07 * grade, nucleolus=grade,
+    return lambda at, angle: population(
+        rng, at, radius=radius, spread=0.12 + 0.14 * grade, aspect=1.4, angle=angle, dark=1.15 * tone.dark,
+        lump=0.06 + 0.07 * grade, clear=0.3 + 0.15 * grade, grain=0.3, nucleolus=grade,
     )  # fmt: skip
 
 
 def acini(
     rng: np.random.Generator, shape: Shape, tone: Tone, cells: Cells, radius: float, wall: float, rows: int
-) -> Ground:
+) -> Tissue:
     """Round glands in collagen: epithelium `wall` px high about a lumen, with `rows` rows of nuclei at its base."""
-    angle = rng.uniform(0.0, np.pi)
-    bed_h, bed_e = collagen(rng, shape, angle, tone, 0.8)
+    grain = rng.uniform(0.0, np.pi)
     at = scatter(rng, shape, rng.uniform(84.0, 104.0), jitter=0.18)
     turn = rng.uniform(0.0, np.pi, len(at))
     rounds = population(rng, at, radius=43.0, spread=0.14, aspect=1.3, angle=turn, dark=0.0, lump=0.05)
@@ -120,24 +118,19 @@ def acini(
     inside = step(depth, -1.0, 1.0)
     lumen = step(depth + 1.5 * noise(rng, shape, 2.0), wall - 1.5, wall + 1.5)
     rings = [
-        ring[value_at(owner, ring) == number]  # the part of a ring that another acinus covers is not there
+        within(cells(*_circle(rng, one, (1.5 + 1.7 * row) * radius, radius)), owner == number)
         for number, one in enumerate(rounds)
         for row in range(rows)
-        for ring in [cells(rng, *_circle(rng, one, (1.5 + 1.7 * row) * radius, radius))]
     ]
-    band = spindles(rng, shape, angle, 24.0, tone)
-    band = band[value_at(depth, band) < -3.0]
-    haematoxylin, eosin = cytoplasm(rng, shape, tone)
-    return (
-        inside * (1 - lumen) * haematoxylin + (1 - inside) * bed_h,
-        inside * (1 - lumen) * eosin + (1 - inside) * bed_e,
-        np.concatenate([*rings, band]),
-    )
+    between = within(spindles(rng, shape, grain, 24.0, tone), depth < -3.0)
+    body = cytoplasm(rng, shape, tone) * (1.0 - lumen)
+    bed = collagen(rng, shape, grain, tone, contrast=0.8)
+    return inside * body + (1.0 - inside) * bed, np.concatenate([*rings, between])
 
 
-def _circle(rng: np.random.Generator, oval: np.ndarray, inset: float, radius: float) -> tuple[np.ndarray, np.ndarray]:
+def _circle(rng: np.random.Generator, oval: np.void, inset: float, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Points (n, 2) along an oval `inset` px inside its rim, room for one nucleus each; their angles to the centre."""
-    a, b = max(oval["a"] - inset, 1.0), max(oval["b"] - inset, 1.0)
+    a, b = max(float(oval["a"]) - inset, 1.0), max(float(oval["b"]) - inset, 1.0)
     n = int(np.pi * (a + b) / (2.05 * radius))
     turn = (np.arange(n) + rng.uniform(-0.25, 0.25, n)) * (2 * np.pi / max(n, 1))
     sway = rng.uniform(0.9, 1.03, n)

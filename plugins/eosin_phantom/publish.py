@@ -18,7 +18,8 @@ def publish(place: Path, made_from: dict[str, object], build: Callable[[Path], N
     """Have `build` fill a temporary folder beside `place`, then move it there; nothing half made is ever seen.
 
     `made_from` (set, seed, size, …) is kept as the stamp. Where the same set already stands, nothing is done. Raises
-    FileExistsError where another one stands, because a table must not change under those who have read it.
+    FileExistsError where another one stands, because a table must not change under those who have read it, and where
+    something else is in the way.
     """
     made_from = {"version": VERSION, **made_from}
     if _stands(place, made_from):
@@ -62,9 +63,11 @@ def _move(built: Path, place: Path, made_from: dict[str, object]) -> None:
     except OSError:  # something is there: other sets in their sub-folders, or someone who was faster
         if _stands(place, made_from):
             return
-    place.mkdir(exist_ok=True)
+    if clash := sorted(child.name for child in built.iterdir() if (place / child.name).exists()):
+        raise FileExistsError(
+            f"cannot write {', '.join(clash)} into {place}: what is there is no finished phantom; "
+            "remove it or name another folder"
+        )
     # Folders first and the stamp last: whoever sees the stamp finds all that it stands for.
     for child in sorted(built.iterdir(), key=lambda c: (c.name == STAMP, not c.is_dir(), c.name)):
-        if child.is_dir() and (place / child.name).exists():
-            shutil.rmtree(place / child.name)  # left by one that was killed right here
-        os.replace(child, place / child.name)
+        os.rename(child, place / child.name)

@@ -13,11 +13,10 @@ import numpy as np
 
 _ATLAS = 512  # side of the wrapped noise sheets that every field is cut from, px
 
-NUCLEUS = np.dtype(
-    [(name, "f8") for name in ["x", "y", "a", "b", "angle", "lump", "dark", "clear", "grain", "nucleolus"]]
-)
+_FIELDS = ("x", "y", "a", "b", "angle", "lump", "dark", "clear", "grain", "nucleolus")
+NUCLEUS = np.dtype([(name, "f8") for name in _FIELDS])
 """One nucleus: centre x, y and half axes a, b in px; angle in radians; `lump` roughens the outline; `dark` is its
-haematoxylin; `clear` empties the middle (vesicular), `grain` clumps the chromatin, `nucleolus` adds a spot (all 0..1)."""
+haematoxylin; `clear` empties its middle, `grain` clumps its chromatin, `nucleolus` adds a spot (each about 0..1)."""
 
 
 def generator(seed: int, *key: object) -> np.random.Generator:
@@ -114,7 +113,7 @@ def ovals(shape: tuple[int, int], table: np.ndarray, rough: np.ndarray) -> tuple
     best = np.full(shape, -1e3)
     second = np.full(shape, -1e3)
     owner = np.full(shape, -1)
-    for row, (x, y, a, b, angle, lump) in enumerate(table[["x", "y", "a", "b", "angle", "lump"]].tolist()):
+    for row, (x, y, a, b, angle, lump) in enumerate(table[list(_FIELDS[:6])].tolist()):
         reach = max(a, b) * (1.0 + 2.0 * lump) + 1.0
         top, bottom = max(0, int(y - reach)), min(shape[0], int(y + reach) + 2)
         left, right = max(0, int(x - reach)), min(shape[1], int(x + reach) + 2)
@@ -133,7 +132,7 @@ def ovals(shape: tuple[int, int], table: np.ndarray, rough: np.ndarray) -> tuple
     return best, second, owner
 
 
-def value_at(sheet: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """The sheet (h, w) at the centre of each nucleus (n,); centres beyond the edge take the nearest pixel."""
-    rows = np.clip(table["y"].astype(int), 0, sheet.shape[0] - 1)
-    return sheet[rows, np.clip(table["x"].astype(int), 0, sheet.shape[1] - 1)]
+def within(table: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """The nuclei of the table whose centre lies in a region (h, w) bool; beyond the edge the nearest pixel counts."""
+    rows = np.clip(table["y"].astype(int), 0, region.shape[0] - 1)
+    return table[region[rows, np.clip(table["x"].astype(int), 0, region.shape[1] - 1)]]

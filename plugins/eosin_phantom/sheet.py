@@ -67,7 +67,7 @@ def _draw(root: Path) -> Image.Image:
     pen.text((left, top), f"{example['nuclei']} nuclei and their outlines", fill="black")
     outlined = _outlined(*(_open(root / "nuclei" / example[key]) for key in ("path", "mask")))
     outlined = outlined.resize((side - _GAP, side - _GAP), Image.Resampling.BICUBIC)
-    sheet.paste(outlined.crop((0, 0, side, bottom - _GAP - top - _LINE)), (left, top + _LINE))
+    sheet.paste(outlined.crop((0, 0, side - _GAP, bottom - _GAP - top - _LINE)), (left, top + _LINE))
 
     pen.text((4, bottom + _LINE + make.TILE // 2 - 6), "registered", fill="black")
     for column, pair in enumerate([p for p in pairs if p["tile"] == pairs[-1]["tile"]]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,13 +56,10 @@ CENTRES = {
 def dye(tissue: Field, stain: str, strength: float = 1.0, dose: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
     """Light (h, w, 3) in 0..1 that passes the stained section; `dose` is how much of each dye this one slide got."""
     own, plain = STAINS[stain], REFERENCE[0]
-    uptake = _between(plain.uptake, own.uptake, strength) * dose
-    density = np.zeros((*tissue.eosin.shape, 3))
-    for amount, here, there, taken in (
-        (tissue.haematoxylin, plain.haematoxylin, own.haematoxylin, uptake[0]),
-        (tissue.eosin, plain.eosin, own.eosin, uptake[1]),
-    ):
-        density += amount[:, :, None] * np.maximum(_between(here, there, strength), 0.01) * max(taken, 0.05)
+    here = np.array([plain.haematoxylin, plain.eosin]) * np.array(plain.uptake)[:, None]
+    there = np.array([own.haematoxylin, own.eosin]) * np.array(own.uptake)[:, None]
+    vectors = np.maximum(_between(here, there, strength), 0.01) * np.array(dose)[:, None]
+    density = sum(amount[:, :, None] * vector for amount, vector in zip(tissue.dyes, vectors, strict=True))
     return np.exp(-density)
 
 
@@ -75,15 +73,15 @@ def scan(
     own, plain = SCANNERS[scanner], REFERENCE[1]
     cross = strength * own.crosstalk
     light = (1.0 - cross) * light + cross * light[:, :, [1, 2, 0]]
-    light = np.clip(light, 0.0, 1.0) ** _between(plain.gamma, own.gamma, strength)
-    light = light * _between(plain.white, own.white, strength)
-    blur = float(_between(plain.blur, own.blur, strength)) + defocus
+    light = np.clip(light, 0.0, 1.0) ** max(_between(plain.gamma, own.gamma, strength), 0.2)
+    light = light * _between(np.array(plain.white), np.array(own.white), strength)
+    blur = _between(plain.blur, own.blur, strength) + defocus
     light = gaussian_filter(light, (blur, blur, 0))
     grey = 244.0 * light
     if strength * own.noise > 0:
         grey = grey + strength * own.noise * rng.standard_normal(grey.shape)
     picture = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-    quality = round(float(_between(plain.quality, own.quality, strength)))
+    quality = round(_between(plain.quality, own.quality, strength))
     if quality >= 100:
         return picture
     file = io.BytesIO()
@@ -91,5 +89,5 @@ def scan(
     return np.asarray(Image.open(file))
 
 
-def _between(here: object, there: object, strength: float) -> np.ndarray:
-    return np.asarray(here) + strength * (np.asarray(there) - np.asarray(here))
+def _between(here: Any, there: Any, strength: float) -> Any:
+    return here + strength * (there - here)

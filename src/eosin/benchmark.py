@@ -69,10 +69,14 @@ class Embeddings:
         """The rows of a split (`emb["train"]`), of a boolean mask or of row numbers."""
         if isinstance(key, str):
             if self.split is None:
-                raise DataError(f"{self.dataset or 'These embeddings'}: there is no split, so no {key!r}. Add a `split` column to the table, or use a protocol that makes its own folds.")
+                raise DataError(
+                    f"{self.dataset or 'These embeddings'}: there is no split, so no {key!r}. Add a `split` column to the table, or use a protocol that makes its own folds."
+                )
             rows = self.split == key
             if not rows.any():
-                raise DataError(f"{self.dataset or 'These embeddings'}: no row has split {key!r}; there are {', '.join(sorted(set(self.split.tolist())))}. Correct the `split` column of the table.")
+                raise DataError(
+                    f"{self.dataset or 'These embeddings'}: no row has split {key!r}; there are {', '.join(sorted(set(self.split.tolist())))}. Correct the `split` column of the table."
+                )
             key = rows
         per_row = {n: getattr(self, n) for n in ("X", "id", "y", "split", "group", "slide", "centre", "fold", "target")}
         rows_of = {n: v[key] for n, v in per_row.items() if v is not None}
@@ -98,7 +102,7 @@ class Scores:
     @classmethod
     def of(cls, result: Scores | Mapping[str, Any]) -> Scores:
         """A benchmark may return a plain mapping of floats or lists."""
-        return result if isinstance(result, cls) else cls(metrics=dict(result))
+        return result if isinstance(result, Scores) else cls(metrics=dict(result))
 
 
 class Protocol:
@@ -108,7 +112,9 @@ class Protocol:
 
     def score(self, emb: Any, **options: Any) -> Scores | Mapping[str, Any]:
         """Scores of one Embeddings, or of the mapping that the benchmark's `needs` names. Options arrive complete."""
-        raise NotImplementedError(f"{type(self).__name__} must define score(emb, **options); see docs/write-a-benchmark.md.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define score(emb, **options); see docs/write-a-benchmark.md."
+        )
 
 
 class Benchmark:
@@ -138,21 +144,34 @@ class Benchmark:
         return _mean_over_subsets(self.protocol, emb, self.card.subsets, options)
 
 
-def _mean_over_subsets(protocol: Protocol, emb: Embeddings, subsets: Mapping[str, Any], options: Mapping[str, Any]) -> Scores:
+def _mean_over_subsets(
+    protocol: Protocol, emb: Embeddings, subsets: Mapping[str, Any], options: Mapping[str, Any]
+) -> Scores:
     """Each part scored apart; the value of a fold is the mean of the parts' values in that fold."""
     ((column, values),) = subsets.items()
     parts: dict[str, Scores] = {}
     for value in values:
         rows = np.asarray(emb.table[column]).astype(str) == str(value)
         if not rows.any():
-            raise DataError(f"{emb.dataset}: no row has {column} = {value}. The download is not whole: `bench data check {emb.dataset}` compares it.")
+            raise DataError(
+                f"{emb.dataset}: no row has {column} = {value}. The download is not whole: `bench data check {emb.dataset}` compares it."
+            )
         parts[str(value)] = Scores.of(protocol.score(emb[rows], **options))
     names = list(next(iter(parts.values())).metrics)
-    metrics = {m: np.mean([np.atleast_1d(np.asarray(p.metrics[m], float)) for p in parts.values()], axis=0).tolist() for m in names}
+    metrics = {
+        m: np.mean([np.atleast_1d(np.asarray(p.metrics[m], float)) for p in parts.values()], axis=0).tolist()
+        for m in names
+    }
     kept = [p.predictions for p in parts.values()]
     predictions = None
     if all(p is not None for p in kept):
         predictions = {k: np.concatenate([np.asarray(p[k]) for p in kept if p is not None]) for k in kept[0] or {}}
-        predictions[column] = np.concatenate([np.full(len(p["id"]), v) for v, p in zip(parts, kept, strict=True) if p is not None])
-    details = {f"{column}={v}/{m}": np.atleast_1d(np.asarray(p.metrics[m], float)) for v, p in parts.items() for m in names}
-    return Scores(metrics, predictions, details, [f"{column} {v}: {note}" for v, p in parts.items() for note in p.notes])
+        predictions[column] = np.concatenate(
+            [np.full(len(p["id"]), v) for v, p in zip(parts, kept, strict=True) if p is not None]
+        )
+    details = {
+        f"{column}={v}/{m}": np.atleast_1d(np.asarray(p.metrics[m], float)) for v, p in parts.items() for m in names
+    }
+    return Scores(
+        metrics, predictions, details, [f"{column} {v}: {note}" for v, p in parts.items() for note in p.notes]
+    )

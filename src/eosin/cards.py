@@ -69,7 +69,9 @@ class Card:
     def __post_init__(self) -> None:
         bad = set(self.name.split("@")[0]) - NAME_CHARS if isinstance(self.name, str) else {"(not text)"}
         if bad or not self.name or self.name.startswith((".", "-")):
-            raise CardError(f"{self.word} name {self.name!r}: use letters, digits, '.', '_', '+' and '-', and start with a letter or digit.")
+            raise CardError(
+                f"{self.word} name {self.name!r}: use letters, digits, '.', '_', '+' and '-', and start with a letter or digit."
+            )
         hints = _hints(type(self))
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _checked(self, f.name, hints[f.name], getattr(self, f.name)))
@@ -80,8 +82,15 @@ class Card:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The fields that can change a number."""
-        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if not f.metadata.get("sort")}
+        """The fields that can change a number and are not at their default: a field added later moves no address.
+
+        A default is therefore for ever: to change one, give the field another name.
+        """
+        return {
+            f.name: plain(getattr(self, f.name))
+            for f in dataclasses.fields(self)
+            if not f.metadata.get("sort") and getattr(self, f.name) != _default(f)
+        }
 
     @property
     def fingerprint(self) -> str:
@@ -115,6 +124,10 @@ class Card:
                 if f.metadata.get("sort") == "place" and isinstance(row.get(f.name), str):
                     row[f.name] = anchored(row[f.name], base)
         return cls(**{"name": name, **row})
+
+
+def _default(f: dataclasses.Field) -> Any:
+    return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
 
 
 def anchored(path: str, base: Path) -> str:
@@ -163,7 +176,9 @@ def _checked(card: Card, key: str, hint: Any, value: Any) -> Any:
         return str(value)
     elif hint is bool and isinstance(value, bool):
         return value
-    wanted = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}.get(hint, str(hint).replace("typing.", ""))
+    wanted = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}.get(
+        hint, str(hint).replace("typing.", "")
+    )
     raise card.fail(key, f"must be {wanted}, not {value!r}.")
 
 
@@ -180,11 +195,12 @@ class ModelCard(Card):
     """The facts of a model: how to build it, how it sees, what it gives.
 
     `mean` and `std` are ImageNet's unless the card says otherwise; `crop` is the share of the resized shorter side that
-    the centre crop keeps (0.875: 224 of 256); `dim` is the width of the recommended readout.
+    the centre crop keeps (0.875: 224 of 256); `dim` is the width of the recommended readout; `mpp` is one scale or the
+    several that the model was trained at; `how` says how to get weights that no hub holds, `sha256` what they hash to.
     """
 
     dim: int | None = None
-    mpp: float | None = None
+    mpp: float | tuple[float, ...] | None = None
     kind: str = "class"
     arch: str = ""
     arch_options: dict = field(default_factory=dict)
@@ -210,11 +226,15 @@ class ModelCard(Card):
     params: int | None = note(None)
     gflops: float | None = note(None)
     licence: str = note()
+    register_tokens: int | None = note(None)
+    tensors: int | None = note(None)
     gated: str | bool = note("")
     paper: str = note()
     url: str = note()
     year: int | None = note(None)
     seen: tuple[str, ...] = note(("unknown",))
+    how: str = note()
+    sha256: str = note()
     description: str = note()
 
     word: typing.ClassVar[str] = "model"
@@ -328,7 +348,10 @@ class ProtocolCard(Card):
         number = self.version if self.version is not None else int(version) if version.isdigit() else 1
         if version and version != str(number):
             raise self.fail("name", f"ends in a version such as {base}@1, and version says {number}.")
-        options = {k: v if isinstance(v, Option) else Option(**v) if isinstance(v, Mapping) else Option(v) for k, v in self.options.items()}
+        options = {
+            k: v if isinstance(v, Option) else Option(**v) if isinstance(v, Mapping) else Option(v)
+            for k, v in self.options.items()
+        }
         object.__setattr__(self, "name", f"{base}@{number}")
         object.__setattr__(self, "version", number)
         object.__setattr__(self, "options", options)
@@ -337,7 +360,9 @@ class ProtocolCard(Card):
         """Every option with its value; UsageError for an unknown name or a value that is not allowed."""
         wrong = [k for k in given if k not in self.options]
         if wrong:
-            raise UsageError(f"{self.name} has no option {', '.join(wrong)}. Its options: {', '.join(self.options) or 'none'}.")
+            raise UsageError(
+                f"{self.name} has no option {', '.join(wrong)}. Its options: {', '.join(self.options) or 'none'}."
+            )
         return {k: o.read(self.name, k, given[k]) if k in given else o.default for k, o in self.options.items()}
 
 

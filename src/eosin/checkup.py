@@ -16,7 +16,10 @@ from .places import Places
 def checkup(places: Places) -> list[dict[str, str]]:
     """[{what, state: PASS | WARN | FAIL, found, fix}]."""
     checks = [_python(), *_torch(), *_libraries(), *_folders(places), _disk(places), _hub(), *_registry(places)]
-    return [{"what": what, "state": state, "found": found, "fix": fix if state != "PASS" else ""} for what, state, found, fix in checks]
+    return [
+        {"what": what, "state": state, "found": found, "fix": fix if state != "PASS" else ""}
+        for what, state, found, fix in checks
+    ]
 
 
 Check = tuple[str, str, str, str]
@@ -38,11 +41,25 @@ def _torch() -> list[Check]:
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(i)
-            rows.append((f"cuda:{i}", "PASS", f"{torch.cuda.get_device_name(i)}, {free / 2**30:.1f} of {total / 2**30:.1f} GB free", ""))
+            rows.append(
+                (
+                    f"cuda:{i}",
+                    "PASS",
+                    f"{torch.cuda.get_device_name(i)}, {free / 2**30:.1f} of {total / 2**30:.1f} GB free",
+                    "",
+                )
+            )
     elif torch.backends.mps.is_available():
         rows.append(("mps", "PASS", "Apple GPU", ""))
     else:
-        rows.append(("gpu", "WARN", "none that torch can use", "large models are slow on a processor; on a machine with a GPU install the torch build for it"))
+        rows.append(
+            (
+                "gpu",
+                "WARN",
+                "none that torch can use",
+                "large models are slow on a processor; on a machine with a GPU install the torch build for it",
+            )
+        )
     return rows
 
 
@@ -50,7 +67,14 @@ def _libraries() -> list[Check]:
     found = environment.versions()
     lacking = [n for n in environment.LIBRARIES if n not in found]
     state = "FAIL" if lacking else "PASS"
-    return [("libraries", state, f"missing {', '.join(lacking)}" if lacking else ", ".join(f"{n} {v}" for n, v in found.items()), "pip install --upgrade eosin")]
+    return [
+        (
+            "libraries",
+            state,
+            f"missing {', '.join(lacking)}" if lacking else ", ".join(f"{n} {v}" for n, v in found.items()),
+            "pip install --upgrade eosin",
+        )
+    ]
 
 
 def _folders(places: Places) -> list[Check]:
@@ -66,8 +90,19 @@ def _folders(places: Places) -> list[Check]:
             rows.append((name, "FAIL", f"{folder}: {error.strerror}", "set EOSIN_HOME to a folder that you may write"))
     there = places.data.is_dir()
     names = sorted(p.name for p in places.data.iterdir() if p.is_dir()) if there else []
-    text = f"{places.data}: {', '.join(names[:12])}{' …' if len(names) > 12 else ''}" if there else f"{places.data} does not exist yet"
-    rows.append(("data", "PASS" if names else "WARN", text, "put datasets there, one folder each, or pass --data; `bench data list` names them"))
+    text = (
+        f"{places.data}: {', '.join(names[:12])}{' …' if len(names) > 12 else ''}"
+        if there
+        else f"{places.data} does not exist yet"
+    )
+    rows.append(
+        (
+            "data",
+            "PASS" if names else "WARN",
+            text,
+            "put datasets there, one folder each, or pass --data; `bench data list` names them",
+        )
+    )
     return rows
 
 
@@ -75,12 +110,22 @@ def _disk(places: Places) -> Check:
     folder = next(p for p in (places.store, *places.store.parents) if p.exists())
     free = shutil.disk_usage(folder).free / 2**30
     state = "PASS" if free > 10 else "WARN" if free > 1 else "FAIL"
-    return "disk", state, f"{free:.1f} GB free at {folder}", "make room, or pass --store; a million tiles of width 1,536 take 6 GB"
+    return (
+        "disk",
+        state,
+        f"{free:.1f} GB free at {folder}",
+        "make room, or pass --store; a million tiles of width 1,536 take 6 GB",
+    )
 
 
 def _hub() -> Check:
     if os.environ.get("HF_HUB_OFFLINE"):
-        return "hub", "WARN", "HF_HUB_OFFLINE is set: only cached weights are used", "unset HF_HUB_OFFLINE to fetch weights"
+        return (
+            "hub",
+            "WARN",
+            "HF_HUB_OFFLINE is set: only cached weights are used",
+            "unset HF_HUB_OFFLINE to fetch weights",
+        )
     with contextlib.suppress(ImportError):
         from huggingface_hub import get_token
 
@@ -102,8 +147,21 @@ def _registry(places: Places) -> list[Check]:
     rows: list[Check] = []
     for plugin in catalogue.plugins:
         state = "FAIL" if plugin.error else "PASS"
-        rows.append((f"plugin {plugin.name}", state, plugin.error or f"{plugin.distribution} {plugin.version}", f"update or uninstall {plugin.distribution}"))
-    for shelf in (catalogue.models, catalogue.datasets, catalogue.benchmarks):
-        rows += [(f"{shelf.word} {n}", "FAIL", f"provided twice, by {' and '.join(who)}", "uninstall or rename one") for n, who in shelf.clashes.items()]
-        rows += [(f"{shelf.word} {n}", "FAIL", text, "install the plugin, or correct `kind`") for n, text in shelf.problems.items()]
+        rows.append(
+            (
+                f"plugin {plugin.name}",
+                state,
+                plugin.error or f"{plugin.distribution} {plugin.version}",
+                f"update or uninstall {plugin.distribution}",
+            )
+        )
+    for things in (catalogue.models, catalogue.datasets, catalogue.benchmarks):
+        rows += [
+            (f"{things.word} {n}", "FAIL", f"provided twice, by {' and '.join(who)}", "uninstall or rename one")
+            for n, who in things.clashes.items()
+        ]
+        rows += [
+            (f"{things.word} {n}", "FAIL", text, "install the plugin, or correct `kind`")
+            for n, text in things.problems.items()
+        ]
     return rows

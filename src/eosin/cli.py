@@ -67,7 +67,9 @@ class Bench(click.Group):
         except click.UsageError:
             from .errors import unknown
 
-            raise click.UsageError(str(unknown("command", args[0], self.list_commands(ctx), "bench --help")), ctx) from None
+            raise click.UsageError(
+                str(unknown("command", args[0], self.list_commands(ctx), "bench --help")), ctx
+            ) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -101,10 +103,22 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--debug", is_flag=True, help="Show tracebacks."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout and nothing else."),
-        click.option("--registry", "registries", multiple=True, type=click.Path(dir_okay=False), help="A registry.yaml of yours; may be given again."),
-        click.option("--results", type=click.Path(file_okay=False), help="Where records go (default: EOSIN_HOME/results)."),
-        click.option("--store", type=click.Path(file_okay=False), help="Where embeddings lie (default: EOSIN_HOME/embeddings)."),
-        click.option("--data", type=click.Path(), help="Where datasets lie, one folder each (default: EOSIN_HOME/data)."),
+        click.option(
+            "--registry",
+            "registries",
+            multiple=True,
+            type=click.Path(dir_okay=False),
+            help="A registry.yaml of yours; may be given again.",
+        ),
+        click.option(
+            "--results", type=click.Path(file_okay=False), help="Where records go (default: EOSIN_HOME/results)."
+        ),
+        click.option(
+            "--store", type=click.Path(file_okay=False), help="Where embeddings lie (default: EOSIN_HOME/embeddings)."
+        ),
+        click.option(
+            "--data", type=click.Path(), help="Where datasets lie, one folder each (default: EOSIN_HOME/data)."
+        ),
     ):
         command = option(command)
     return command
@@ -130,7 +144,9 @@ class Desk:
 
         self.debug = options.get("debug", False)
         self.console: Console = Console(options.get("as_json", False), options.get("quiet", False))
-        self.places: Places = Places.of(options.get("data"), options.get("store"), options.get("results"), options.get("registries", ()))
+        self.places: Places = Places.of(
+            options.get("data"), options.get("store"), options.get("results"), options.get("registries", ())
+        )
         self._catalogue: Catalogue | None = None
 
     @property

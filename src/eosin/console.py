@@ -62,7 +62,11 @@ class Console:
         elif now - self.said > PLAIN_EVERY:
             self.said = now
             rate = done / max(now - self.began, 1e-9)
-            print(f"{what}: {done} of {total}, {rate:.1f}/s, {(total - done) / max(rate, 1e-9):.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{what}: {done} of {total}, {rate:.1f}/s, {(total - done) / max(rate, 1e-9):.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _draw(self, what: str, done: int, total: int) -> None:
         if self.bar is None:
@@ -71,7 +75,13 @@ class Console:
             from rich.console import Console as RichConsole
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+            )
             self.bar = Progress(*columns, console=RichConsole(stderr=True), transient=True)
             self.bar.start()
             self.row = self.bar.add_task(what, total=total, rate="")
@@ -111,10 +121,3 @@ class Console:
 def _numeric(text: Any) -> bool:
     head = str(text).split("±")[0].strip().rstrip("*%").replace(",", "").lstrip("-+").replace(".", "", 1)
     return head.isdigit() or str(text) in ("", "–", "-")
-
-
-def value(mean: float | None, std: float | None = None) -> str:
-    """A score as people read it: `0.912 ± 0.010`; a dash where there is none."""
-    if mean is None:
-        return "–"
-    return f"{mean:.3f}" + (f" ± {std:.3f}" if std is not None else "")

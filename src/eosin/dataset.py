@@ -14,7 +14,15 @@ from .errors import DataError, MissingError
 from .table import WHOLE, Table, numbers, read_csv
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 class Dataset:
@@ -24,7 +32,9 @@ class Dataset:
     card: DatasetCard
 
     def __init__(self, card: DatasetCard | str, **fields: Any) -> None:
-        self.card = card if isinstance(card, DatasetCard) else DatasetCard(card, **{"kind": self.kind or "class", **fields})
+        self.card = (
+            card if isinstance(card, DatasetCard) else DatasetCard(card, **{"kind": self.kind or "class", **fields})
+        )
 
     @property
     def name(self) -> str:
@@ -45,6 +55,14 @@ class Dataset:
             if place.exists():
                 return place
         raise self.missing(" or ".join(map(str, dict.fromkeys(places))))
+
+    def present(self, data: Path) -> bool:
+        """Whether it is there; never makes or fetches anything."""
+        try:
+            self.locate(data)
+        except MissingError:
+            return False
+        return True
 
     def missing(self, where: str) -> MissingError:
         """The error for absent data: what should be there, and how to get it."""
@@ -128,14 +146,22 @@ class Manifest(Dataset):
         for path in (root / name, Path(anchored(name, Path(self.card.base)))):
             if path.is_file():
                 return path
-        raise self.missing(str(root / name)) if not self.card.table else DataError(f"{self.name}: the table {root / name} is not there. Correct `table:` in the dataset's card.")
+        raise (
+            self.missing(str(root / name))
+            if not self.card.table
+            else DataError(
+                f"{self.name}: the table {root / name} is not there. Correct `table:` in the dataset's card."
+            )
+        )
 
     def _targets(self, root: Path, columns: dict[str, Any]) -> tuple[np.ndarray, tuple[str, ...]]:
         path = root / self.card.targets
         raw = read_csv(path)
         key = next((k for k in ("id", "path") if k in raw), None)
         if key is None:
-            raise DataError(f"{path}: a column `id` or `path` is missing, so its rows cannot be joined to the tiles. Add it.")
+            raise DataError(
+                f"{path}: a column `id` or `path` is missing, so its rows cannot be joined to the tiles. Add it."
+            )
         at = {v: i for i, v in enumerate(raw.pop(key))}
         wanted = columns["id"] if key == "id" else columns["source"]
         absent = [w for w in wanted if w not in at]
@@ -154,7 +180,9 @@ def _ids(columns: dict[str, Any]) -> list[str]:
     return ids
 
 
-def read_labels(path: Path, values: list[str], classes: tuple[str, ...] = (), names: list[str] | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_labels(
+    path: Path, values: list[str], classes: tuple[str, ...] = (), names: list[str] | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels as indices, and the class names.
 
     Names are looked up in `classes`, else numbered in sorted order; whole numbers index `classes` when given. An empty
@@ -171,7 +199,9 @@ def read_labels(path: Path, values: list[str], classes: tuple[str, ...] = (), na
         wrong = [v for v in known if v not in index]
         if wrong:
             line = values.index(wrong[0]) + 2
-            raise DataError(f"{path}, line {line}: label {wrong[0]!r} is not one of the classes {', '.join(classes)}. Correct it, or `classes:` in the card.")
+            raise DataError(
+                f"{path}, line {line}: label {wrong[0]!r} is not one of the classes {', '.join(classes)}. Correct it, or `classes:` in the card."
+            )
     else:
         index = {v: i for i, v in enumerate(known)}
         classes = tuple(_class_names(known, values, names))
@@ -194,18 +224,24 @@ class ImageFolder(Dataset):
 
     def items(self, root: Path) -> Table:
         if not root.is_dir():
-            raise DataError(f"{self.name}: {root} is a file; an image folder holds one sub-folder a class. Use kind: manifest for a table.")
+            raise DataError(
+                f"{self.name}: {root} is a file; an image folder holds one sub-folder a class. Use kind: manifest for a table."
+            )
         tops = folders_below(root)
         split = [f for f in tops if f.name.lower() in SPLITS]
         if split and len(split) < len(tops):
             other = ", ".join(f.name for f in tops if f not in split)
-            raise DataError(f"{self.name}: {root} holds split folders and others ({other}). Keep either splits or classes at the top.")
+            raise DataError(
+                f"{self.name}: {root} holds split folders and others ({other}). Keep either splits or classes at the top."
+            )
         pairs = [(SPLITS[s.name.lower()], c) for s in split for c in folders_below(s)] or [("", c) for c in tops]
         found = sorted({c.name for _, c in pairs})
         classes = self.card.classes or tuple(found)
         unknown = [c for c in found if c not in classes]
         if unknown or not found:
-            raise DataError(f"{self.name}: {root} has {'class folders ' + ', '.join(unknown) + ' that the card does not list' if unknown else 'no class folders'}. Expected <root>/<class>/<image>.")
+            raise DataError(
+                f"{self.name}: {root} has {'class folders ' + ', '.join(unknown) + ' that the card does not list' if unknown else 'no class folders'}. Expected <root>/<class>/<image>."
+            )
         rows = [
             {"source": f.relative_to(root).as_posix(), "label": classes.index(c.name), "split": s}
             for s, c in pairs
@@ -214,7 +250,12 @@ class ImageFolder(Dataset):
         for row in rows:
             row["id"] = row["source"]
         empty = [c for c in classes if classes.index(c) not in {r["label"] for r in rows}]
-        table = Table.of(rows, classes=classes, warnings=[f"class {c} has no images" for c in empty], watched=(str(root), *(str(s) for s in split), *(str(c) for _, c in pairs)))
+        table = Table.of(
+            rows,
+            classes=classes,
+            warnings=[f"class {c} has no images" for c in empty],
+            watched=(str(root), *(str(s) for s in split), *(str(c) for _, c in pairs)),
+        )
         if self.card.mpp:
             table.columns["mpp"] = np.full(len(table), self.card.mpp)
         return table
@@ -247,14 +288,18 @@ class Array(Dataset):
         else:
             found = list(files_below(root, (".h5", ".hdf5")))
         if len(found) != 1 or not found[0].is_file():
-            raise DataError(f"{self.name}: {root} should hold one .h5 file, and holds {len(found)}. Name it with `table:` in the card.")
+            raise DataError(
+                f"{self.name}: {root} should hold one .h5 file, and holds {len(found)}. Name it with `table:` in the card."
+            )
         return found[0]
 
     def _rows(self, root: Path, path: Path, file: Any) -> Table:
         options = self.card.options
         key = options.get("images") or next((k for k in ("images", "x") if k in file), None)
         if key is None or key not in file:
-            raise DataError(f"{path}: no array {key or 'images'}; there are {', '.join(file)}. Name it with options: {{images: …}}.")
+            raise DataError(
+                f"{path}: no array {key or 'images'}; there are {', '.join(file)}. Name it with options: {{images: …}}."
+            )
         n = file[key].shape[0]
         columns: dict[str, Any] = {
             "id": [f"{key}#{i}" for i in range(n)],
@@ -263,8 +308,18 @@ class Array(Dataset):
             "row": np.arange(n),
         }
         classes = self.card.classes
-        for column, fallback in (("label", "y"), ("group", "group"), ("split", "split"), ("slide", "slide"), ("centre", "centre")):
-            name = options.get(f"{column}s") or options.get(column) or next((k for k in (f"{column}s", fallback) if k in file), None)
+        for column, fallback in (
+            ("label", "y"),
+            ("group", "group"),
+            ("split", "split"),
+            ("slide", "slide"),
+            ("centre", "centre"),
+        ):
+            name = (
+                options.get(f"{column}s")
+                or options.get(column)
+                or next((k for k in (f"{column}s", fallback) if k in file), None)
+            )
             if name is None:
                 continue
             values = _column(path, name, file[name][:], n) if name in file else None
@@ -282,7 +337,9 @@ class Array(Dataset):
 def _column(path: Path, name: str, values: np.ndarray, n: int) -> list[str]:
     """An HDF5 array of one value a row as text; PCam writes its labels as (n, 1, 1, 1)."""
     if values.size != n:
-        raise DataError(f"{path}: array {name} has shape {values.shape}, not one value for each of {n} images. Correct the card's options.")
+        raise DataError(
+            f"{path}: array {name} has shape {values.shape}, not one value for each of {n} images. Correct the card's options."
+        )
     return [v.decode() if isinstance(v, bytes) else str(v) for v in values.reshape(n).tolist()]
 
 

@@ -52,7 +52,9 @@ class Engine:
             try:
                 torch.empty(1, device=self.device)
             except (RuntimeError, AssertionError) as error:
-                raise ModelError(f"Device {self.device!r} cannot be used: {str(error).splitlines()[0]}. Use --device auto or cpu; `bench doctor` shows what is here.") from error
+                raise ModelError(
+                    f"Device {self.device!r} cannot be used: {str(error).splitlines()[0]}. Use --device auto or cpu; `bench doctor` shows what is here."
+                ) from error
             return self.device
         if torch.cuda.is_available():
             return "cuda"
@@ -157,7 +159,12 @@ class Worker:
             good = [i for i, image in enumerate(images) if not isinstance(image, BrokenTile)]
             failed += [image for image in images if isinstance(image, BrokenTile)]
             if good:
-                parts.append({**self._forward(np.stack([images[i] for i in good]), [rows[i] for i in good]), "": [rows[i] for i in good]})
+                parts.append(
+                    {
+                        **self._forward(np.stack([images[i] for i in good]), [rows[i] for i in good]),
+                        "": [rows[i] for i in good],
+                    }
+                )
             if rows[-1] + 1 == self.job.address.span(block).stop:
                 if pending:
                     yield self._done(*pending.popleft())
@@ -228,7 +235,9 @@ class Worker:
             try:
                 out = _guarded(self.job.extractor, "embed", lambda: self.job.extractor.embed(batch.contiguous()))
             except torch.OutOfMemoryError as error:
-                raise ModelError(f"{card.name}: out of memory on {self.device} with {len(rows)} tiles a batch. Use --batch-size {max(1, len(rows) // 2)}.") from error
+                raise ModelError(
+                    f"{card.name}: out of memory on {self.device} with {len(rows)} tiles a batch. Use --batch-size {max(1, len(rows) // 2)}."
+                ) from error
         return self._checked(out, len(rows))
 
     def _checked(self, out: Any, n: int) -> dict[str, Any]:
@@ -242,16 +251,22 @@ class Worker:
             dims = 4 if name == "grid" else 2
             if len(shape) != dims or shape[0] != n:
                 wanted = f"({n}, dim, height, width)" if name == "grid" else f"({n}, dim)"
-                raise ModelError(f"{card.name}: readout {name} has shape {shape} for {n} tiles, not {wanted}. Correct embed() or build().")
+                raise ModelError(
+                    f"{card.name}: readout {name} has shape {shape} for {n} tiles, not {wanted}. Correct embed() or build()."
+                )
         lacking = [r for r in card.readouts if r not in shapes]
         if lacking:
-            raise ModelError(f"{card.name}: the card lists readout {', '.join(lacking)}; the model gave {', '.join(shapes)}. Correct the card or embed().")
+            raise ModelError(
+                f"{card.name}: the card lists readout {', '.join(lacking)}; the model gave {', '.join(shapes)}. Correct the card or embed()."
+            )
         vectors = tuple(k for k in shapes if k != "grid")
         if card.dim is not None and vectors:
             default = default_readout(card, vectors)
             width = sum(shapes[p][1] for p in default.split("+") if p in shapes)
             if width != card.dim:
-                raise ModelError(f"{card.name}: readout {default} is {width} wide, the card says dim={card.dim}. Correct the card or the model.")
+                raise ModelError(
+                    f"{card.name}: readout {default} is {width} wide, the card says dim={card.dim}. Correct the card or the model."
+                )
         if self.job.grid:
             if "grid" not in named:
                 raise NotApplicable(f"{card.name} gives no grid: {', '.join(shapes)}.")
@@ -266,7 +281,9 @@ class Worker:
         if failed and not self.engine.skip_broken or not parts:
             self.refused.add(block)
             if not parts and self.engine.skip_broken:
-                raise DataError(f"{self.job.index.dataset.name}: none of the tiles of rows {span.start} to {span.stop - 1} can be read ({failed[0]}). Replace them.")
+                raise DataError(
+                    f"{self.job.index.dataset.name}: none of the tiles of rows {span.start} to {span.stop - 1} can be read ({failed[0]}). Replace them."
+                )
             return 0
         rows = np.array([r - span.start for p in parts for r in p[""]])
         readouts = {}
@@ -302,4 +319,6 @@ def _guarded(extractor: FeatureExtractor, what: str, action: Callable[[], Any]) 
     except (EosinError, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # a stranger's model may raise anything
-        raise ModelError(f"{extractor.card.name}: {what} failed with {type(error).__name__}: {error}. Run with --debug for the traceback.") from error
+        raise ModelError(
+            f"{extractor.card.name}: {what} failed with {type(error).__name__}: {error}. Run with --debug for the traceback."
+        ) from error

@@ -29,7 +29,9 @@ def commit() -> dict[str, Any] | None:
     if not (top / ".git").exists():
         return None
     try:
-        run = lambda *a: subprocess.run(["git", "-C", str(top), *a], capture_output=True, text=True, timeout=10, check=True).stdout.strip()  # noqa: E731
+        run = lambda *a: subprocess.run(
+            ["git", "-C", str(top), *a], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()  # noqa: E731
         return {"commit": run("rev-parse", "HEAD"), "dirty": bool(run("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,15 +1,15 @@
 """What can go wrong, as a tree; every message ends with the next step, every class knows its exit code.
 
-    EosinError              1   something failed; what was computed before it is kept
-    ├── UsageError          2   the request cannot be understood: unknown name, option or value
-    │   ├── CardError           a card or registry file says something it may not
-    │   └── NameTaken           two things claim one name
-    ├── MissingError        3   the user must fetch something: data, weights, an accepted licence
-    ├── DataError           1   the data are there and wrong: broken tile, duplicate id, one class only
-    ├── ModelError          1   the model does not do what its card says
-    ├── StoreError          1   the embeddings cannot be written or read
-    ├── PluginError         1   somebody's plugin failed
-    └── NotApplicable       0   the model has no such readout: said, not failed
+EosinError              1   something failed; what was computed before it is kept
+├── UsageError          2   the request cannot be understood: unknown name, option or value
+│   ├── CardError           a card or registry file says something it may not
+│   └── NameTaken           two things claim one name
+├── MissingError        3   the user must fetch something: data, weights, an accepted licence
+├── DataError           1   the data are there and wrong: broken tile, duplicate id, one class only
+├── ModelError          1   the model does not do what its card says
+├── StoreError          1   the embeddings cannot be written or read
+├── PluginError         1   somebody's plugin failed
+└── NotApplicable       0   the model has no such readout: said, not failed
 """
 
 

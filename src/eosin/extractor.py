@@ -11,7 +11,7 @@ import numpy as np
 
 from . import cards
 from .cards import ModelCard
-from .errors import NotApplicable, UsageError
+from .errors import MissingError, NotApplicable, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,9 @@ class FeatureExtractor:
 
     def build(self) -> torch.nn.Module:
         """The network on the CPU in evaluation mode, weights loaded."""
-        raise NotImplementedError(f"{type(self).__name__} must define build() or embed(batch); see docs/write-a-model.md.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define build() or embed(batch); see docs/write-a-model.md."
+        )
 
     @property
     def module(self) -> Any:
@@ -60,20 +62,28 @@ class FeatureExtractor:
             memory: a `store.Memory` that remembers the hash of a large file by path, size and mtime.
         """
         facts: dict[str, Any] = dict(self.card.facts)
-        if self.card.weights:
-            path = self.weight_file()
+        path = self.weight_file()
+        if path is not None:
             facts["weights"] = memory.hash(path) if memory is not None else hash_file(path)
         if self.card.kind == "class":
             facts["source"] = [hash_file(p) for p in _sources(type(self))]
         return cards.fingerprint(facts)
 
-    def weight_file(self) -> Path:
-        """The local file that the card's `weights` names."""
-        return Path(self.card.weights).expanduser()
+    def weight_file(self) -> Path | None:
+        """The local file whose content is part of the address; None for weights that a hub pins, a seed or code makes."""
+        return Path(self.card.weights).expanduser() if self.card.weights else None
 
     def available(self) -> str:
         """`here`, `missing` or `gated`: whether the weights can be loaded without asking anybody."""
         return "here"
+
+    def missing_weights(self) -> MissingError | None:
+        """Why weights that are not here cannot be had; None when the model will fetch them as it is built."""
+        return None
+
+    def missing_weights(self) -> MissingError:
+        """The error for weights that are not `here`: it says how to get them."""
+        return MissingError(f"The weights of {self.card.name} are not here. Pass --weights FILE.")
 
 
 def _sources(cls: type) -> list[Path]:
@@ -117,7 +127,7 @@ def square(image: Image.Image, card: ModelCard, geometry: str = "card") -> np.nd
 
 def normalise(pixels: np.ndarray, card: ModelCard) -> np.ndarray:
     """uint8 (n, h, w, 3) to float32 (n, 3, h, w): (value / 255 - mean) / std."""
-    x = pixels.astype(np.float32) / 255.0
+    x: np.ndarray = pixels.astype(np.float32) / np.float32(255)
     x = (x - np.asarray(card.mean, np.float32)) / np.asarray(card.std, np.float32)
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
@@ -143,5 +153,7 @@ def parts_of(readout: str, card: ModelCard, given: tuple[str, ...]) -> list[str]
         raise UsageError(f"Readout {readout!r} is not understood: use cls, mean, cls+mean, pooled, grid or default.")
     lacking = [p for p in parts if given and p not in given]
     if lacking:
-        raise NotApplicable(f"{card.name} has no readout {' or '.join(lacking)}: it gives {', '.join(given)}. Choose one with `--readout`.")
+        raise NotApplicable(
+            f"{card.name} has no readout {' or '.join(lacking)}: it gives {', '.join(given)}. Choose one with `--readout`."
+        )
     return parts

@@ -50,7 +50,9 @@ class Index:
     path: Path
 
 
-def open_index(dataset: Dataset, data: Path, indexes: Path, root: Path | None = None, progress: Progress | None = None) -> Index:
+def open_index(
+    dataset: Dataset, data: Path, indexes: Path, root: Path | None = None, progress: Progress | None = None
+) -> Index:
     """The index of a dataset, from the kept one if nothing on disk has changed.
 
     Args:
@@ -69,12 +71,18 @@ def open_index(dataset: Dataset, data: Path, indexes: Path, root: Path | None = 
     table = _items(dataset, root)
     sources, inverse = np.unique(table["source"], return_inverse=True)
     stats = _stats(root, sources, dataset.name)
-    known = {} if kept is None else dict(zip(zip(kept["sources"], *kept["stats"].T.tolist(), strict=True), kept["hash"], strict=True))
+    known = (
+        {}
+        if kept is None
+        else dict(zip(zip(kept["sources"], *kept["stats"].T.tolist(), strict=True), kept["hash"], strict=True))
+    )
     keys = list(zip(sources.tolist(), *stats.T.tolist(), strict=True))
     fresh = [i for i, k in enumerate(keys) if k not in known]
     hashes = [known.get(k, "") for k in keys]
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        for done, (i, digest) in enumerate(zip(fresh, pool.map(lambda i: _content(root / sources[i]), fresh), strict=True), 1):
+        for done, (i, digest) in enumerate(
+            zip(fresh, pool.map(lambda i: _content(root / sources[i]), fresh), strict=True), 1
+        ):
             hashes[i] = digest
             if progress and (done % 256 == 0 or done == len(fresh)):
                 progress(done, len(fresh))
@@ -92,21 +100,35 @@ def _items(dataset: Dataset, root: Path) -> Table:
     except PermissionError as error:
         raise DataError(f"{dataset.name}: {error.filename} may not be read. Change its permissions.") from error
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{dataset.name}: {root} could not be indexed ({type(error).__name__}: {error}). Compare it with `bench data where {dataset.name}`; --debug shows where it failed.") from error
+        raise DataError(
+            f"{dataset.name}: {root} could not be indexed ({type(error).__name__}: {error}). Compare it with `bench data where {dataset.name}`; --debug shows where it failed."
+        ) from error
     if not isinstance(table, Table):
         raise DataError(f"{dataset.name}: items(root) gave {type(table).__name__}, not an eosin.Table.")
     table.check_ids(dataset.name)
     if table["label"].max() >= max(1, len(table.classes)):
-        raise DataError(f"{dataset.name}: a label of {table['label'].max()} and {len(table.classes)} classes. Give the table its classes.")
+        raise DataError(
+            f"{dataset.name}: a label of {table['label'].max()} and {len(table.classes)} classes. Give the table its classes."
+        )
     return table
 
 
-def _index(dataset: Dataset, root: Path, folder: Path, table: Table, hashes: list[str], sources: Any = None, inverse: Any = None) -> Index:
+def _index(
+    dataset: Dataset,
+    root: Path,
+    folder: Path,
+    table: Table,
+    hashes: list[str],
+    sources: Any = None,
+    inverse: Any = None,
+) -> Index:
     if inverse is None:
         _, inverse = np.unique(table["source"], return_inverse=True)
     content = np.asarray(hashes)[inverse] if len(hashes) else np.empty(0, str)
     tiles = _digest({**{n: table[n] for n in PIXELS if n in table}, "content": content})
-    rows = _digest({**table.columns, "classes": np.asarray(table.classes), "target": table.target, "tiles": np.asarray([tiles])})
+    rows = _digest(
+        {**table.columns, "classes": np.asarray(table.classes), "target": table.target, "tiles": np.asarray([tiles])}
+    )
     return Index(dataset, root, table, tiles, rows, folder / "table.csv")
 
 
@@ -153,7 +175,9 @@ def _stats(root: Path, sources: np.ndarray, name: str) -> np.ndarray:
         except OSError:
             absent.append(source)
     if absent:
-        raise DataError(f"{name}: {len(absent)} of {len(sources)} files that the table names are not below {root}, such as {absent[0]}. Copy them there, or take their rows out.")
+        raise DataError(
+            f"{name}: {len(absent)} of {len(sources)} files that the table names are not below {root}, such as {absent[0]}. Copy them there, or take their rows out."
+        )
     return out
 
 
@@ -185,14 +209,31 @@ def _unchanged(root: Path, kept: dict[str, Any]) -> bool:
         return False
 
 
-def _save(folder: Path, table: Table, sources: list[str], stats: np.ndarray, hashes: list[str], watched: list[str]) -> None:
+def _save(
+    folder: Path, table: Table, sources: list[str], stats: np.ndarray, hashes: list[str], watched: list[str]
+) -> None:
     """table.csv for people, index.npz for us (text columns as one blob each: fast to read, small)."""
     table.write_csv(folder / "table.csv")
     text = {f"text:{n}": v for n, v in table.columns.items() if v.dtype.kind == "U"}
-    lists = {"list:sources": sources, "list:hash": hashes, "list:watched": watched, "list:classes": list(table.classes), "list:target_names": list(table.target_names), "list:warnings": table.warnings, "list:watch_also": list(table.watched)}
-    blobs = {n: np.frombuffer(("\n".join(v) + "\n" * bool(len(v))).encode(), np.uint8) for n, v in (text | lists).items()}
+    lists = {
+        "list:sources": sources,
+        "list:hash": hashes,
+        "list:watched": watched,
+        "list:classes": list(table.classes),
+        "list:target_names": list(table.target_names),
+        "list:warnings": table.warnings,
+        "list:watch_also": list(table.watched),
+    }
+    blobs = {
+        n: np.frombuffer(("\n".join(v) + "\n" * bool(len(v))).encode(), np.uint8) for n, v in (text | lists).items()
+    }
     arrays = {f"number:{n}": v for n, v in table.columns.items() if v.dtype.kind != "U"}
-    arrays |= {"stats": stats, "marks": _marks(watched), "counts": np.array(list(table.counts.values()), np.int64), "list:counted": np.frombuffer("".join(f"{k}\n" for k in table.counts).encode(), np.uint8)}
+    arrays |= {
+        "stats": stats,
+        "marks": _marks(watched),
+        "counts": np.array(list(table.counts.values()), np.int64),
+        "list:counted": np.frombuffer("".join(f"{k}\n" for k in table.counts).encode(), np.uint8),
+    }
     if table.target is not None:
         arrays["target"] = table.target
     buffer = io.BytesIO()
@@ -209,11 +250,28 @@ def _load(path: Path) -> dict[str, Any] | None:
         with np.load(path, allow_pickle=False) as file:
             raw = {n: file[n] for n in file.files}
         lists = {n[5:]: v.tobytes().decode().split("\n")[:-1] for n, v in raw.items() if n.startswith("list:")}
-        columns = {n[5:]: np.array(v.tobytes().decode().split("\n")[:-1]) for n, v in raw.items() if n.startswith("text:")}
+        columns = {
+            n[5:]: np.array(v.tobytes().decode().split("\n")[:-1]) for n, v in raw.items() if n.startswith("text:")
+        }
         columns |= {n[7:]: v for n, v in raw.items() if n.startswith("number:")}
         order = [n.split(":", 1)[1] for n in raw if n.startswith(("text:", "number:"))]
-        table = Table({n: columns[n] for n in order}, tuple(lists["classes"]), raw.get("target"), tuple(lists["target_names"]), lists["warnings"], dict(zip(lists["counted"], raw["counts"].tolist(), strict=True)), tuple(lists["watch_also"]))
-        return {"table": table, "stats": raw["stats"], "marks": raw["marks"], "sources": lists["sources"], "hash": lists["hash"], "watched": lists["watched"]}
+        table = Table(
+            {n: columns[n] for n in order},
+            tuple(lists["classes"]),
+            raw.get("target"),
+            tuple(lists["target_names"]),
+            lists["warnings"],
+            dict(zip(lists["counted"], raw["counts"].tolist(), strict=True)),
+            tuple(lists["watch_also"]),
+        )
+        return {
+            "table": table,
+            "stats": raw["stats"],
+            "marks": raw["marks"],
+            "sources": lists["sources"],
+            "hash": lists["hash"],
+            "watched": lists["watched"],
+        }
     except (OSError, ValueError, KeyError, EOFError, IndexError):
         return None
     except Exception as error:  # zipfile.BadZipFile and relatives: a damaged index is made again

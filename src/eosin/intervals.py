@@ -14,7 +14,9 @@ from .record import finite
 RESAMPLES = 1000
 
 
-def intervals(summaries: dict[str, dict[str, Any]], predictions: Mapping[str, np.ndarray] | None, emb: Embeddings) -> dict[str, str]:
+def intervals(
+    summaries: dict[str, dict[str, Any]], predictions: Mapping[str, np.ndarray] | None, emb: Embeddings
+) -> dict[str, str]:
     """Fill `low` and `high` of each metric; return how each interval was made.
 
     Patients are resampled where predictions and groups are known, tiles where only predictions are; else a t interval
@@ -29,7 +31,9 @@ def intervals(summaries: dict[str, dict[str, Any]], predictions: Mapping[str, np
     return how
 
 
-def _interval(metric: str, values: list[float], predictions: Mapping[str, np.ndarray] | None, emb: Embeddings) -> tuple[float, float, str]:
+def _interval(
+    metric: str, values: list[float], predictions: Mapping[str, np.ndarray] | None, emb: Embeddings
+) -> tuple[float, float, str]:
     if predictions is None or not {"id", "y", "score"} <= set(predictions):
         return stats.interval(metric, values)
     order = np.argsort(emb.id, kind="stable")
@@ -40,7 +44,14 @@ def _interval(metric: str, values: list[float], predictions: Mapping[str, np.nda
     seeds = predictions.get("seed")
     unit = "tiles" if emb.group is None else "patients"
     low, high, text = stats.interval(
-        metric, values, predictions["y"], predictions["score"], group, fold=predictions.get("fold"), seeds=seeds, n=RESAMPLES
+        metric,
+        values,
+        predictions["y"],
+        predictions["score"],
+        group,
+        fold=predictions.get("fold"),
+        seeds=seeds,
+        n=RESAMPLES,
     )
     return low, high, text.replace("groups", unit)
 

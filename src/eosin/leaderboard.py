@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import record
-from .console import value
+from .record import value
 
 LONG = ("model", "benchmark", "protocol", "folds", "metric", "mean", "std", "low", "high", "n", "source")
 
@@ -64,7 +64,10 @@ def wide(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     columns: dict[tuple[str, ...], str] = {}
     for r in rows:
         key = _column(r)
-        columns.setdefault(key, f"{r['benchmark']} {r['metric']}" + (f" ({r['folds']} folds)" if r["folds"] not in ("", "paper") else ""))
+        columns.setdefault(
+            key,
+            f"{r['benchmark']} {r['metric']}" + (f" ({r['folds']} folds)" if r["folds"] not in ("", "paper") else ""),
+        )
     titles = list(columns.values())
     for key, title in columns.items():  # the same question asked with other options stands in a column of its own
         if titles.count(title) > 1:
@@ -111,7 +114,9 @@ def run_table(paths: list[Path], floor: list[Path]) -> tuple[list[str], list[lis
     for r in own:
         remarks += [f"{r['benchmark']['name']}: {n}" for n in [*r.get("notes", []), *r["dataset"].get("warnings", [])]]
         if r["dataset"].get("left_out"):
-            remarks.append(f"{r['benchmark']['name']}: {r['dataset']['left_out']} tiles left out (unlabelled or broken).")
+            remarks.append(
+                f"{r['benchmark']['name']}: {r['dataset']['left_out']} tiles left out (unlabelled or broken)."
+            )
     return ["benchmark", "metric", "majority", *names], rows, list(dict.fromkeys(remarks))
 
 

@@ -10,7 +10,7 @@ import click
 
 from .cards import plain
 from .cli import Desk, common
-from .errors import EosinError, unknown
+from .errors import unknown
 
 THINGS = ("models", "datasets", "protocols", "benchmarks", "suites", "recipes", "views")
 
@@ -38,20 +38,41 @@ def _listing(desk: Desk, things: str) -> tuple[list[str], list[list[Any]]]:
     if things == "views":
         from .views import GRADED, PLAIN
 
-        return ["view", "strength"], [[n, None] for n in PLAIN] + [[f"{n}-…", f"{a} to {b}"] for n, (_, a, b) in GRADED.items()]
+        return ["view", "strength"], [[n, None] for n in PLAIN] + [
+            [f"{n}-…", f"{a} to {b}"] for n, (_, a, b) in GRADED.items()
+        ]
     if things == "suites":
-        return ["suite", "benchmarks", "description"], [[n, " ".join(c.benchmarks), c.description] for n, c in catalogue.suites.things.items()]
+        return ["suite", "benchmarks", "description"], [
+            [n, " ".join(c.benchmarks), c.description] for n, c in catalogue.suites.things.items()
+        ]
     shelf = getattr(catalogue, things)
     if things == "models":
-        rows = [[c.name, c.params, c.dim, c.licence, _yes(c.gated), _weights(m), shelf.origin[c.name]] for m in _once(shelf) for c in [m.card]]
+        rows = [
+            [c.name, c.params, c.dim, c.licence, _yes(c.gated), _weights(m), shelf.origin[c.name]]
+            for m in _once(shelf)
+            for c in [m.card]
+        ]
         return ["model", "params", "dim", "licence", "gated", "weights", "from"], rows
     if things == "datasets":
-        return ["dataset", "kind", "mpp", "classes", "here", "from"], [[n, d.card.kind, d.card.mpp, len(d.card.classes) or None, _here(desk, d), shelf.origin[n]] for n, d in shelf.things.items()]
+        return ["dataset", "kind", "mpp", "classes", "here", "from"], [
+            [n, d.card.kind, d.card.mpp, len(d.card.classes) or None, _here(desk, d), shelf.origin[n]]
+            for n, d in shelf.things.items()
+        ]
     if things == "protocols":
-        return ["protocol", "metrics", "options", "from"], [[n, " ".join(p.card.metrics), " ".join(f"{k}={v.default}" for k, v in p.card.options.items()), shelf.origin[n]] for n, p in shelf.things.items()]
+        return ["protocol", "metrics", "options", "from"], [
+            [
+                n,
+                " ".join(p.card.metrics),
+                " ".join(f"{k}={v.default}" for k, v in p.card.options.items()),
+                shelf.origin[n],
+            ]
+            for n, p in shelf.things.items()
+        ]
     if things == "recipes":
         return ["recipe", "from"], [[n, shelf.origin[n]] for n in shelf.things]
-    return ["benchmark", "dataset", "protocol", "metric", "from"], [[n, b.card.dataset, b.card.protocol, b.card.metric, shelf.origin[n]] for n, b in shelf.things.items()]
+    return ["benchmark", "dataset", "protocol", "metric", "from"], [
+        [n, b.card.dataset, b.card.protocol, b.card.metric, shelf.origin[n]] for n, b in shelf.things.items()
+    ]
 
 
 def _once(shelf: Any) -> list[Any]:
@@ -68,11 +89,7 @@ def _weights(model: Any) -> str:
 
 
 def _here(desk: Desk, dataset: Any) -> str:
-    try:
-        dataset.locate(desk.places.data)
-        return "yes"
-    except EosinError:
-        return "no"
+    return "yes" if dataset.present(desk.places.data) else "no"
 
 
 @click.command()
@@ -109,14 +126,32 @@ def _facts(desk: Desk, name: str, o: dict[str, Any]) -> dict[str, Any]:
     if "@" in name or any(p.partition("@")[0] == name for p in catalogue.protocols.things):
         protocol = catalogue.protocol(name)
         return {**plain(protocol.card), "about": " ".join((type(protocol).__doc__ or "").split())}
-    for word, shelf in (("suite", catalogue.suites), ("benchmark", catalogue.benchmarks), ("dataset", catalogue.datasets)):
+    for word, shelf in (
+        ("suite", catalogue.suites),
+        ("benchmark", catalogue.benchmarks),
+        ("dataset", catalogue.datasets),
+    ):
         if name in shelf.things or name in shelf.clashes:
             thing = shelf.get(name, f"bench list {word}s")
             card = getattr(thing, "card", thing)
-            about = (type(thing).__doc__ or "") if word == "benchmark" and thing is not card and type(thing).__module__ != "eosin.benchmark" else ""
+            about = (
+                (type(thing).__doc__ or "")
+                if word == "benchmark" and thing is not card and type(thing).__module__ != "eosin.benchmark"
+                else ""
+            )
             return {"is": word, **plain(card), **({"about": " ".join(about.split())} if about else {})}
-    if name not in catalogue.models.things and ":" not in name and "/" not in name and not Path(name).exists() and name not in catalogue.models.problems:
-        known = [n for s in (catalogue.models, catalogue.benchmarks, catalogue.datasets, catalogue.protocols, catalogue.suites) for n in s.things]
+    if (
+        name not in catalogue.models.things
+        and ":" not in name
+        and "/" not in name
+        and not Path(name).exists()
+        and name not in catalogue.models.problems
+    ):
+        known = [
+            n
+            for s in (catalogue.models, catalogue.benchmarks, catalogue.datasets, catalogue.protocols, catalogue.suites)
+            for n in s.things
+        ]
         raise unknown("model, dataset, protocol, benchmark or suite", name, known, "bench list models")
     weights = o["weights"] and str(Path(o["weights"]).absolute())
     return model_facts(catalogue.model(name, weights=weights))
@@ -138,7 +173,15 @@ def model_facts(model: Any) -> dict[str, Any]:
 @click.option("--wide", is_flag=True, help="With csv: a row a model instead of a row a value.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Write to this file instead of stdout.")
 @common
-def leaderboard(suites: tuple[str, ...], benchmarks: tuple[str, ...], models: tuple[str, ...], how: str, wide: bool, out: str | None, **o: Any) -> None:
+def leaderboard(
+    suites: tuple[str, ...],
+    benchmarks: tuple[str, ...],
+    models: tuple[str, ...],
+    how: str,
+    wide: bool,
+    out: str | None,
+    **o: Any,
+) -> None:
     """Print the table of all records: means ± deviation, beside what a majority guess reaches."""
     desk = Desk(o)
     from . import leaderboard as board
@@ -152,7 +195,9 @@ def leaderboard(suites: tuple[str, ...], benchmarks: tuple[str, ...], models: tu
     if desk.console.as_json:
         return desk.console.fact([{k: r[k] for k in board.LONG} for r in rows])
     if not rows:
-        desk.console.say(f"No records in {desk.places.results}. Make some: bench run --model efficientnet-lite0 --suite phantom")
+        desk.console.say(
+            f"No records in {desk.places.results}. Make some: bench run --model efficientnet-lite0 --suite phantom"
+        )
     if how == "table" and not out:
         if rows:
             desk.console.table(*board.wide(rows))
@@ -172,13 +217,30 @@ def plugins(**o: Any) -> None:
     catalogue = desk.catalogue
     for shelf in ("models", "datasets", "protocols", "benchmarks", "recipes"):
         getattr(catalogue, shelf)
-    rows = [
-        {"plugin": p.name, "distribution": p.distribution, "version": p.version, "provides": {k: v for k, v in p.provides.items()}, "error": p.error}
+    rows: list[dict[str, Any]] = [
+        {
+            "plugin": p.name,
+            "distribution": p.distribution,
+            "version": p.version,
+            "provides": {k: v for k, v in p.provides.items()},
+            "error": p.error,
+        }
         for p in catalogue.plugins
     ]
     if not desk.console.as_json:
         columns = ["plugin", "distribution", "provides", "state"]
-        desk.console.table(columns, [[r["plugin"], f"{r['distribution']} {r['version']}", ", ".join(f"{len(v)} {k}" for k, v in r["provides"].items()) or "–", f"FAILED: {r['error']}" if r["error"] else "ok"] for r in rows])
+        desk.console.table(
+            columns,
+            [
+                [
+                    r["plugin"],
+                    f"{r['distribution']} {r['version']}",
+                    ", ".join(f"{len(v)} {k}" for k, v in r["provides"].items()) or "–",
+                    f"FAILED: {r['error']}" if r["error"] else "ok",
+                ]
+                for r in rows
+            ],
+        )
     desk.console.fact(rows)
 
 
@@ -192,7 +254,9 @@ def doctor(**o: Any) -> None:
     found = checkup(desk.places)
     if not desk.console.as_json:
         for row in found:
-            print(f"{row['state']}  {row['what']}: {row['found']}" + (f"\n      fix: {row['fix']}" if row["fix"] else ""))
+            print(
+                f"{row['state']}  {row['what']}: {row['found']}" + (f"\n      fix: {row['fix']}" if row["fix"] else "")
+            )
     desk.console.fact(found)
     sys.exit(1 if any(r["state"] == "FAIL" for r in found) else 0)
 

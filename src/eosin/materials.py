@@ -11,7 +11,7 @@ import click
 
 from .cards import plain
 from .cli import Desk, common
-from .errors import EosinError, UsageError
+from .errors import UsageError
 
 
 @click.group()
@@ -26,11 +26,10 @@ def data_list(**o: Any) -> None:
     desk = Desk(o)
     rows = []
     for name, dataset in desk.catalogue.datasets.things.items():
-        try:
-            where = str(dataset.locate(desk.places.data))
-        except EosinError:
-            where = ""
-        rows.append({"dataset": name, "title": dataset.card.title, "registration": dataset.card.registration, "here": where})
+        where = str(dataset.locate(desk.places.data)) if dataset.present(desk.places.data) else ""
+        rows.append(
+            {"dataset": name, "title": dataset.card.title, "registration": dataset.card.registration, "here": where}
+        )
     if not desk.console.as_json:
         desk.console.table(["dataset", "title", "here"], [[r["dataset"], r["title"], r["here"] or "–"] for r in rows])
     desk.console.fact(rows)
@@ -59,9 +58,13 @@ def _index(desk: Desk, name: str, path: str | None) -> Any:
 
     dataset = desk.catalogue.datasets.get(name, "bench list datasets", desk.catalogue.broken_hint())
     if path is not None and not Path(path).exists():
-        raise UsageError(f"There is nothing at {path}. Give the folder that holds {name}; `bench data where {name}` describes it.")
+        raise UsageError(
+            f"There is nothing at {path}. Give the folder that holds {name}; `bench data where {name}` describes it."
+        )
     root = Path(path) if path else None
-    found = open_index(dataset, desk.places.data, desk.places.indexes, root, lambda d, t: desk.console.watch(f"reading {name}", d, t))
+    found = open_index(
+        dataset, desk.places.data, desk.places.indexes, root, lambda d, t: desk.console.watch(f"reading {name}", d, t)
+    )
     desk.console.finish()
     return found
 
@@ -75,7 +78,15 @@ def facts_of(index: Any) -> dict[str, Any]:
     if split is not None:
         counts |= {s: int((split == s).sum()) for s in sorted(set(split.tolist())) if s}
     warnings = [{"message": text} for text in table.warnings]
-    return {"dataset": index.dataset.name, "items": len(table), "classes": list(table.classes), "counts": counts, "warnings": warnings, "table": str(index.path), "fingerprint": index.rows}
+    return {
+        "dataset": index.dataset.name,
+        "items": len(table),
+        "classes": list(table.classes),
+        "counts": counts,
+        "warnings": warnings,
+        "table": str(index.path),
+        "fingerprint": index.rows,
+    }
 
 
 @data.command()
@@ -105,16 +116,24 @@ def check(name: str, path: str | None, **o: Any) -> None:
     facts = facts_of(found)
     here = {"all": facts["items"], **facts["counts"], **found.table.counts}
     official = {k: v for k, v in found.dataset.card.counts.items() if isinstance(v, int)}
-    rows = [{"what": k, "official": v, "here": here.get(k), "state": "same" if here.get(k) == v else "differs"} for k, v in official.items()]
+    rows = [
+        {"what": k, "official": v, "here": here.get(k), "state": "same" if here.get(k) == v else "differs"}
+        for k, v in official.items()
+    ]
     differs = [r for r in rows if r["state"] == "differs"]
     if not desk.console.as_json:
-        desk.console.table(["what", "official", "here", "state"], [[str(v) if v is not None else "–" for v in r.values()] for r in rows])
+        desk.console.table(
+            ["what", "official", "here", "state"],
+            [[str(v) if v is not None else "–" for v in r.values()] for r in rows],
+        )
         for warning in facts["warnings"]:
             print(f"warning: {warning['message']}")
         if not official:
             print(f"{name}: {facts['items']} items; its card has no official counts.")
         elif differs:
-            print(f"{len(differs)} count(s) differ: fewer is a partial download or a subset, more is a copy. `bench data where {name}` says how to get the whole.")
+            print(
+                f"{len(differs)} count(s) differ: fewer is a partial download or a subset, more is a copy. `bench data where {name}` says how to get the whole."
+            )
     desk.console.fact({**facts, "official": official, "differences": differs})
     sys.exit(1 if differs else 0)
 
@@ -133,13 +152,25 @@ def _addresses(desk: Desk) -> list[Path]:
 def ls(**o: Any) -> None:
     """List the addresses: model, dataset, parts, rows, size."""
     desk = Desk(o)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for folder in _addresses(desk):
         parts = sorted(folder.glob("part-*.h5"))
         damaged = len(list(folder.glob("*.damaged")))
-        rows.append({"model": folder.parent.name, "dataset": folder.name, "parts": len(parts), "bytes": sum(p.stat().st_size for p in parts), "damaged": damaged, "path": str(folder)})
+        rows.append(
+            {
+                "model": folder.parent.name,
+                "dataset": folder.name,
+                "parts": len(parts),
+                "bytes": sum(p.stat().st_size for p in parts),
+                "damaged": damaged,
+                "path": str(folder),
+            }
+        )
     if not desk.console.as_json:
-        desk.console.table(["model", "dataset", "parts", "MB", "damaged"], [[r["model"], r["dataset"], str(r["parts"]), f"{r['bytes'] / 1e6:.1f}", str(r["damaged"])] for r in rows])
+        desk.console.table(
+            ["model", "dataset", "parts", "MB", "damaged"],
+            [[r["model"], r["dataset"], str(r["parts"]), f"{r['bytes'] / 1e6:.1f}", str(r["damaged"])] for r in rows],
+        )
     desk.console.fact(rows)
 
 
@@ -202,7 +233,10 @@ def new(what: str, name: str, out: str | None, **o: Any) -> None:
 
     folder = write(what, name, Path(out) if out else Path(f"eosin-{name}"))
     text = f"Wrote {folder}. Next:\n  pip install -e '{folder}[test]' && pytest {folder}\n  bench {'show' if what == 'model' else 'data where'} {name}"
-    desk.console.fact({"path": str(folder), "files": sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())}, text)
+    desk.console.fact(
+        {"path": str(folder), "files": sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())},
+        text,
+    )
 
 
 COMMANDS = {"data": data, "store": store, "new": new}

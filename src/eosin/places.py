@@ -31,7 +31,13 @@ class Places:
     registries: tuple[Path, ...] = ()
 
     @classmethod
-    def of(cls, data: str | None = None, store: str | None = None, results: str | None = None, registries: tuple[str, ...] = ()) -> Places:
+    def of(
+        cls,
+        data: str | None = None,
+        store: str | None = None,
+        results: str | None = None,
+        registries: tuple[str, ...] = (),
+    ) -> Places:
         """Each option where given, else its folder below EOSIN_HOME; the user's own registry.yaml comes first."""
         base = home()
         own = base / "registry.yaml"

@@ -82,7 +82,12 @@ class Planner:
         if name not in self.opened:
             dataset: Dataset = self.catalogue.datasets.get(name, "bench list datasets", self.catalogue.broken_hint())
             try:
-                self.opened[name] = open_index(dataset, self.places.data, self.places.indexes, progress=lambda done, total: self.watch(f"reading {name}", done, total))
+                self.opened[name] = open_index(
+                    dataset,
+                    self.places.data,
+                    self.places.indexes,
+                    progress=lambda done, total: self.watch(f"reading {name}", done, total),
+                )
             except EosinError as error:
                 self.opened[name] = error
         found = self.opened[name]
@@ -99,7 +104,15 @@ class Planner:
         """The address of a need; MissingError or DataError when data or weights are not as they should be."""
         index = self.index(need.dataset)
         grid = need.readout == "grid"
-        extra = "".join(f"+{part}" for part, plainly in ((need.view, need.view == "original"), (need.geometry, need.geometry == "card"), ("grid", not grid)) if not plainly)
+        extra = "".join(
+            f"+{part}"
+            for part, plainly in (
+                (need.view, need.view == "original"),
+                (need.geometry, need.geometry == "card"),
+                ("grid", not grid),
+            )
+            if not plainly
+        )
         mark = self.print_of(model)
         folder = self.places.store / f"{model.card.name}@{mark}" / f"{need.dataset}@{index.tiles}{extra}"
         about = {
@@ -115,7 +128,13 @@ class Planner:
                 about[side].pop(place, None)
         return Job(model, index, Address(Path(folder), len(index.table), about), need.view, need.geometry, grid)
 
-    def plan(self, models: Sequence[FeatureExtractor], benchmarks: Sequence[Benchmark], options: Mapping[str, Any], readout: str | None = None) -> Plan:
+    def plan(
+        self,
+        models: Sequence[FeatureExtractor],
+        benchmarks: Sequence[Benchmark],
+        options: Mapping[str, Any],
+        readout: str | None = None,
+    ) -> Plan:
         """The plan of these models on these benchmarks.
 
         Args:
@@ -127,7 +146,9 @@ class Planner:
         known = {o for b in benchmarks if b.protocol for o in b.protocol.card.options}
         wrong = [o for o in options if o not in known]
         if wrong:
-            raise UsageError(f"No protocol of these benchmarks has the option {', '.join(wrong)}. Options: {', '.join(sorted(known)) or 'none'}; `bench show PROTOCOL` explains them.")
+            raise UsageError(
+                f"No protocol of these benchmarks has the option {', '.join(wrong)}. Options: {', '.join(sorted(known)) or 'none'}; `bench show PROTOCOL` explains them."
+            )
         tasks = [Task(m, b, _options(b, options), readout) for m in models for b in benchmarks]
         missing: dict[str, None] = {}
         jobs: dict[Path, Job] = {}
@@ -137,8 +158,8 @@ class Planner:
                 for name, need in task.benchmark.needs().items():
                     job = self.job(task.model, need if readout is None else _read_as(need, readout))
                     task.jobs[name] = job = jobs.setdefault(job.address.folder, job)
-                    if available != "here" and job.address.missing():
-                        raise task.model.missing_weights()
+                    if available != "here" and job.address.missing() and (error := task.model.missing_weights()):
+                        raise error
             except MissingError as error:
                 task.error = str(error)
                 missing[str(error)] = None
@@ -165,7 +186,10 @@ def _options(benchmark: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
 def benchmark_fingerprint(task: Task) -> str:
     """Protocol, options, metric, readouts, datasets: all that makes this question another question."""
     protocol = task.benchmark.protocol
-    needs = {n: plain(need if task.readout is None else _read_as(need, task.readout)) for n, need in task.benchmark.needs().items()}
+    needs = {
+        n: plain(need if task.readout is None else _read_as(need, task.readout))
+        for n, need in task.benchmark.needs().items()
+    }
     return fingerprint(
         {
             "card": task.benchmark.card.facts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,9 @@ class Shelf:
     def get(self, name: str, listing: str, hint: str = "") -> Any:
         """The thing of that name; UsageError with near names, NameTaken with both claimants."""
         if name in self.clashes:
-            raise NameTaken(f"Two plugins provide a {self.word} called {name!r}: {' and '.join(self.clashes[name])}. Uninstall or rename one.")
+            raise NameTaken(
+                f"Two plugins provide a {self.word} called {name!r}: {' and '.join(self.clashes[name])}. Uninstall or rename one."
+            )
         if name in self.things:
             return self.things[name]
         if name in self.problems:
@@ -80,7 +82,8 @@ class Catalogue:
         for plugin in self._sound():
             paths = self._ask(plugin, "provide_cards") or []
             for path in [paths] if isinstance(paths, (str, Path)) else paths:
-                self._guard(plugin, lambda p=path, o=plugin: self.files.append((o.name, read_registry(Path(p)))))
+                registry = self._guard(plugin, partial(read_registry, Path(path)))
+                self.files += [(plugin.name, registry)] if registry is not None else []
         self.files += [(str(p), read_registry(p)) for p in registries]
 
     def _load(self, entry: metadata.EntryPoint) -> Plugin:
@@ -115,7 +118,7 @@ class Catalogue:
     def _gather(self, section: str, word: str, wanted: type, cards: list[Any]) -> Shelf:
         shelf = Shelf(word)
         for plugin in self._sound():
-            for thing in self._guard(plugin, lambda p=plugin: list(self._ask(p, f"provide_{section}", cards=cards) or [])) or []:
+            for thing in self._things(plugin, section, cards):
                 card = getattr(thing, "card", None)
                 if not isinstance(thing, wanted) or not isinstance(card, Card):
                     plugin.error = f"provide_{section} gave {thing!r}, which is not a {wanted.__name__} with a card"
@@ -123,6 +126,10 @@ class Catalogue:
                 shelf.add(card.name, thing, plugin.name)
                 plugin.provides.setdefault(section, []).append(card.name)
         return shelf
+
+    def _things(self, plugin: Plugin, section: str, cards: list[Any]) -> list[Any]:
+        """What a plugin's hook returns; a hook may be a generator that fails half-way."""
+        return self._guard(plugin, lambda: list(self._ask(plugin, f"provide_{section}", cards=cards) or [])) or []
 
     def _cards(self, section: str) -> list[tuple[str, Any]]:
         return [(origin, card) for origin, file in self.files for card in getattr(file, section)]
@@ -137,7 +144,9 @@ class Catalogue:
         for origin, card in rows:
             thing = shelf.things.get(card.name)
             if thing is None:
-                shelf.problems[card.name] = f"{origin}: {word} {card.name} has kind {card.kind!r}, which no installed plugin provides. `bench plugins` lists them."
+                shelf.problems[card.name] = (
+                    f"{origin}: {word} {card.name} has kind {card.kind!r}, which no installed plugin provides. `bench plugins` lists them."
+                )
             elif thing.card is not card and card.name not in shelf.clashes:
                 shelf.clashes[card.name] = [shelf.origin[card.name], origin]
         return shelf
@@ -158,7 +167,9 @@ class Catalogue:
             if card.kind in BUILT_IN:
                 shelf.add(card.name, BUILT_IN[card.kind](card), origin)
             elif card.name not in shelf.things:
-                shelf.problems[card.name] = f"{origin}: dataset {card.name} has kind {card.kind!r}, which no installed plugin provides. `bench plugins` lists them."
+                shelf.problems[card.name] = (
+                    f"{origin}: dataset {card.name} has kind {card.kind!r}, which no installed plugin provides. `bench plugins` lists them."
+                )
         for name, benchmark in self.benchmarks.things.items():
             own = benchmark.dataset
             if own is not None and not _same(shelf.things.get(own.name), own):
@@ -177,7 +188,9 @@ class Catalogue:
             if not card.kind:
                 shelf.add(card.name, Benchmark(card), origin)
             elif card.name not in shelf.things:
-                shelf.problems[card.name] = f"{origin}: benchmark {card.name} has kind {card.kind!r}, which no installed plugin provides."
+                shelf.problems[card.name] = (
+                    f"{origin}: benchmark {card.name} has kind {card.kind!r}, which no installed plugin provides."
+                )
         return shelf
 
     @cached_property
@@ -205,7 +218,9 @@ class Catalogue:
         if colon and kind.isidentifier() and len(kind) > 1:
             tail = "".join(c if c in NAME_CHARS else "_" for c in rest.strip("/"))
             thing = self._from_card(ModelCard(f"{kind}-{tail}", kind=kind, arch=rest, options={"shorthand": True}))
-        elif name not in self.models.things and (name.endswith((".yaml", ".yml")) or "/" in name or Path(name, "card.yaml").is_file()):
+        elif name not in self.models.things and (
+            name.endswith((".yaml", ".yml")) or "/" in name or Path(name, "card.yaml").is_file()
+        ):
             thing = self._from_card(read_card(Path(name)))
         else:
             thing = self.models.get(name, "bench list models", self.broken_hint())
@@ -223,12 +238,16 @@ class Catalogue:
             for thing in self._ask(plugin, "provide_models", cards=[card]) or []:
                 if thing.card.name == card.name and thing.card.kind == card.kind:
                     return thing
-        raise CardError(f"Model {card.name} has kind {card.kind!r}, which no installed plugin provides. Use kind: timm, or install the plugin; `bench plugins` lists them.")
+        raise CardError(
+            f"Model {card.name} has kind {card.kind!r}, which no installed plugin provides. Use kind: timm, or install the plugin; `bench plugins` lists them."
+        )
 
     def benchmark(self, name: str) -> Benchmark:
         """A benchmark with its protocol set, if the protocol is one of the catalogue's."""
         found: Benchmark = self.benchmarks.get(name, "bench list benchmarks", self.broken_hint())
-        if found.protocol is None and (found.card.protocol in self.protocols.things or type(found).score is Benchmark.score):
+        if found.protocol is None and (
+            found.card.protocol in self.protocols.things or type(found).score is Benchmark.score
+        ):
             found.protocol = self.protocols.get(found.card.protocol, "bench list protocols", self.broken_hint())
         return found
 
@@ -261,13 +280,19 @@ class Catalogue:
         broken = [p for p in self.plugins if p.error]
         if not broken:
             return ""
-        return " A plugin failed and may hold it: " + "; ".join(f"{p.name} ({p.error})" for p in broken) + ". `bench plugins` says more."
+        return (
+            " A plugin failed and may hold it: "
+            + "; ".join(f"{p.name} ({p.error})" for p in broken)
+            + ". `bench plugins` says more."
+        )
 
     def require(self, plugin_name: str) -> Plugin:
         for plugin in self.plugins:
             if plugin.name == plugin_name:
                 if plugin.error:
-                    raise PluginError(f"Plugin {plugin_name} failed: {plugin.error}. Update or uninstall {plugin.distribution}.")
+                    raise PluginError(
+                        f"Plugin {plugin_name} failed: {plugin.error}. Update or uninstall {plugin.distribution}."
+                    )
                 return plugin
         raise unknown("plugin", plugin_name, [p.name for p in self.plugins], "bench plugins")
 

@@ -24,7 +24,9 @@ class Precomputed(FeatureExtractor):
         super().__init__(card)
         self.folder = Path(card.weights or card.arch).expanduser()
         if not self.folder.exists():
-            raise MissingError(f"There is nothing at {self.folder}. Give the folder that holds <dataset>.npz, .h5 or .csv, or one .h5 a slide: --model precomputed:DIR.")
+            raise MissingError(
+                f"There is nothing at {self.folder}. Give the folder that holds <dataset>.npz, .h5 or .csv, or one .h5 a slide: --model precomputed:DIR."
+            )
 
     def fingerprint(self, memory: Any = None) -> str:
         """Over the size and time of each file: a changed file is another address."""
@@ -44,10 +46,14 @@ class Precomputed(FeatureExtractor):
             return _in_order(ids, X, index.table["id"], name)
         if index.table.known("slide") is not None and "x" in index.table:
             return self._by_slide(index)
-        raise MissingError(f"{self.folder} holds nothing for dataset {name}: expected {name}.npz, {name}.h5 or {name}.csv with columns id and X.")
+        raise MissingError(
+            f"{self.folder} holds nothing for dataset {name}: expected {name}.npz, {name}.h5 or {name}.csv with columns id and X."
+        )
 
     def _table(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-        candidates = [self.folder / f"{name}{s}" for s in (".npz", ".h5", ".csv")] if self.folder.is_dir() else [self.folder]
+        candidates = (
+            [self.folder / f"{name}{s}" for s in (".npz", ".h5", ".csv")] if self.folder.is_dir() else [self.folder]
+        )
         for path in candidates:
             if path.is_file():
                 arrays = read_arrays(path)
@@ -62,7 +68,9 @@ class Precomputed(FeatureExtractor):
         for slide in np.unique(table["slide"]):
             path = self.folder / f"{slide}.h5"
             if not path.is_file():
-                raise MissingError(f"{self.folder} holds no {slide}.h5 with `features` and `coords`. Make it with the tool that made the others.")
+                raise MissingError(
+                    f"{self.folder} holds no {slide}.h5 with `features` and `coords`. Make it with the tool that made the others."
+                )
             arrays = read_arrays(path)
             if "features" not in arrays or "coords" not in arrays:
                 raise DataError(f"{path} holds {', '.join(arrays)}; it needs `features` (n, d) and `coords` (n, 2).")
@@ -72,7 +80,9 @@ class Precomputed(FeatureExtractor):
             wanted = list(zip(table["x"][rows].tolist(), table["y"][rows].tolist(), strict=True))
             absent = [w for w in wanted if w not in at]
             if absent:
-                raise DataError(f"{path} has no features at {len(absent)} positions, such as x, y = {absent[0]}. Were the tiles cut with another grid?")
+                raise DataError(
+                    f"{path} has no features at {len(absent)} positions, such as x, y = {absent[0]}. Were the tiles cut with another grid?"
+                )
             if out is None:
                 out = np.empty((len(table), features.shape[1]), np.float32)
             out[rows] = features[[at[w] for w in wanted]]
@@ -88,7 +98,9 @@ def _in_order(ids: np.ndarray, X: np.ndarray, wanted: np.ndarray, name: str) -> 
     found = ids[order[at]] == wanted
     if not found.all():
         lost = wanted[~found]
-        raise DataError(f"Embeddings for {name} lack {len(lost)} of {len(wanted)} tiles, such as {lost[0]}. `bench data index {name} PATH` writes the ids that are expected.")
+        raise DataError(
+            f"Embeddings for {name} lack {len(lost)} of {len(wanted)} tiles, such as {lost[0]}. `bench data index {name} PATH` writes the ids that are expected."
+        )
     return X[order[at]].astype(np.float32)
 
 
@@ -106,7 +118,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         if path.suffix == ".csv":
             return _csv_arrays(path)
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error}). It should be an npz or HDF5 file of plain arrays, without pickled objects.") from error
+        raise DataError(
+            f"{path} cannot be read ({error}). It should be an npz or HDF5 file of plain arrays, without pickled objects."
+        ) from error
     raise DataError(f"{path}: embeddings come as .npz, .h5 or .csv.")
 
 

@@ -23,11 +23,24 @@ def summary(values: list[float], ddof: int) -> dict[str, Any]:
     arr = np.asarray(values, dtype=np.float64)
     mean = float(arr.mean()) if arr.size else math.nan
     std = float(arr.std(ddof=ddof)) if arr.size > ddof and arr.size > 1 else math.nan
-    return {"mean": finite(mean), "std": finite(std), "low": None, "high": None, "values": [finite(v) for v in arr.tolist()]}
+    return {
+        "mean": finite(mean),
+        "std": finite(std),
+        "low": None,
+        "high": None,
+        "values": [finite(v) for v in arr.tolist()],
+    }
 
 
 def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
+
+
+def value(mean: float | None, std: float | None = None) -> str:
+    """A score as people read it: `0.912 ± 0.010`; a dash where there is none."""
+    if mean is None:
+        return "–"
+    return f"{mean:.3f}" + (f" ± {std:.3f}" if std is not None else "")
 
 
 def write(path: Path, record: Mapping[str, Any], predictions: Mapping[str, np.ndarray] | None = None) -> None:
@@ -36,7 +49,12 @@ def write(path: Path, record: Mapping[str, Any], predictions: Mapping[str, np.nd
     Raises:
         StoreError: when the results folder cannot be written.
     """
-    text = json.dumps({"encoding-type": ENCODING, "encoding-version": VERSION, **record}, indent=1, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(
+        {"encoding-type": ENCODING, "encoding-version": VERSION, **record},
+        indent=1,
+        allow_nan=False,
+        ensure_ascii=False,
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if predictions is not None:
@@ -45,7 +63,9 @@ def write(path: Path, record: Mapping[str, Any], predictions: Mapping[str, np.nd
             _publish(predictions_path(path), buffer.getvalue())
         _publish(path, (text + "\n").encode())
     except OSError as error:
-        raise StoreError(f"Cannot write {path}: {error.strerror}. Name a folder that you may write, with room, with --results; the embeddings are kept.") from error
+        raise StoreError(
+            f"Cannot write {path}: {error.strerror}. Name a folder that you may write, with room, with --results; the embeddings are kept."
+        ) from error
 
 
 def predictions_path(path: Path) -> Path:
@@ -76,8 +96,12 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("encoding-type") != ENCODING:
         raise ValueError(f"{path} is not a record of eosin")
     if content.get("encoding-version") != VERSION:
-        raise ValueError(f"{path} is a record of version {content.get('encoding-version')}; this eosin reads version {VERSION}")
-    lacking = [k for k in ("model", "benchmark", "protocol", "dataset", "scores") if not isinstance(content.get(k), dict)]
+        raise ValueError(
+            f"{path} is a record of version {content.get('encoding-version')}; this eosin reads version {VERSION}"
+        )
+    lacking = [
+        k for k in ("model", "benchmark", "protocol", "dataset", "scores") if not isinstance(content.get(k), dict)
+    ]
     if lacking:
         raise ValueError(f"{path} lacks {', '.join(lacking)}")
     return content

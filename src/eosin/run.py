@@ -40,7 +40,11 @@ class Outcome:
     errors: list[BaseException] = field(default_factory=list)
 
     def fail(self, task: Task, error: BaseException) -> None:
-        text = str(error) if isinstance(error, EosinError) else f"{type(error).__name__}: {error}. Run with --debug for the traceback."
+        text = (
+            str(error)
+            if isinstance(error, EosinError)
+            else f"{type(error).__name__}: {error}. Run with --debug for the traceback."
+        )
         where = self.skipped if isinstance(error, NotApplicable) else self.failed
         where.append({"model": task.model.card.name, "benchmark": task.benchmark.card.name, "error": text})
         self.errors.append(error)
@@ -54,7 +58,9 @@ class Runner:
         watch: called with (what, done, total) as work goes on.
     """
 
-    def __init__(self, places: Places, engine: Engine, plugins: Mapping[str, str], watch: Watch = lambda *a: None) -> None:
+    def __init__(
+        self, places: Places, engine: Engine, plugins: Mapping[str, str], watch: Watch = lambda *a: None
+    ) -> None:
         self.places, self.engine, self.watch = places, engine, watch
         self.environment = environment.environment(dict(plugins))
         self.outcome = Outcome()
@@ -105,7 +111,9 @@ class Runner:
         self.outcome.reused += job.address.rows - todo
         if not todo:
             return {}
-        what = f"{job.extractor.card.name} on {job.index.dataset.name}" + (f" ({job.view})" if job.view != "original" else "")
+        what = f"{job.extractor.card.name} on {job.index.dataset.name}" + (
+            f" ({job.view})" if job.view != "original" else ""
+        )
         done, start = 0, time.perf_counter()
 
         def progress(rows: int) -> None:
@@ -118,7 +126,13 @@ class Runner:
         fill(job, self.engine, progress)
         seconds = time.perf_counter() - start
         device = self.engine.resolved_device()
-        return {"tiles": done, "seconds": round(seconds, 3), "tiles_per_second": round(done / seconds, 2), "device": device, "device_name": environment.device_name(device)}
+        return {
+            "tiles": done,
+            "seconds": round(seconds, 3),
+            "tiles_per_second": round(done / seconds, 2),
+            "device": device,
+            "device_name": environment.device_name(device),
+        }
 
     def embeddings(self, job: Job, readout: str, label: str) -> Embeddings:
         """The rows of an address joined with the dataset's table, one readout; damaged parts are embedded again."""
@@ -128,7 +142,9 @@ class Runner:
             X, broken = self._load(job, readout)
         table = job.index.table
         if broken.any() and not self.engine.skip_broken:
-            raise DataError(f"{job.index.dataset.name}: {int(broken.sum())} tiles could not be read when they were embedded, such as {table['id'][broken][0]}. Replace the files, or pass --skip-broken.")
+            raise DataError(
+                f"{job.index.dataset.name}: {int(broken.sum())} tiles could not be read when they were embedded, such as {table['id'][broken][0]}. Replace the files, or pass --skip-broken."
+            )
         return join(X, ~broken, job, label)
 
     def _load(self, job: Job, readout: str) -> tuple[np.ndarray, np.ndarray]:
@@ -142,16 +158,22 @@ class Runner:
                 ids, broken, found = store.read(address, parts)
             except store.Damaged as damage:
                 self.outcome.repaired += [str(p) for p in damage.paths]
-                self.watch(f"repairing {len(damage.paths)} damaged part(s): {', '.join(str(p) for p in damage.paths)}", 0, 0)
+                self.watch(
+                    f"repairing {len(damage.paths)} damaged part(s): {', '.join(str(p) for p in damage.paths)}", 0, 0
+                )
                 self.filled.pop(address.folder, None)
                 self.ensure(job)
                 continue
             if not np.array_equal(ids, job.index.table["id"]):
-                raise DataError(f"{address.folder} holds other tiles than its dataset. Remove that folder with `bench store gc`, or name another --store.")
+                raise DataError(
+                    f"{address.folder} holds other tiles than its dataset. Remove that folder with `bench store gc`, or name another --store."
+                )
             X = np.concatenate([found[p] for p in parts], axis=1) if parts != ["grid"] else found["grid"]
             self.loaded[key] = X, broken
             return X, broken
-        raise DataError(f"{address.folder}: parts are damaged again and again. Check the disk, or name another --store.")
+        raise DataError(
+            f"{address.folder}: parts are damaged again and again. Check the disk, or name another --store."
+        )
 
     def _score(self, task: Task) -> Path:
         """Embed if need be, score, and write the record."""
@@ -166,7 +188,11 @@ class Runner:
         passes_options = benchmark.protocol is not None and type(benchmark).score is Benchmark.score
         scores = Scores.of(benchmark.score(emb, **task.options) if passes_options else benchmark.score(emb))
         seconds = time.perf_counter() - start
-        path = self.places.results / f"{task.model.card.name}@{self._print(task)}" / f"{benchmark.card.name}@{benchmark_fingerprint(task)}.json"
+        path = (
+            self.places.results
+            / f"{task.model.card.name}@{self._print(task)}"
+            / f"{benchmark.card.name}@{benchmark_fingerprint(task)}.json"
+        )
         content = self._record(task, next(iter(named.values())), scores, seconds, [c for c in costs if c], path)
         record.write(path, content, scores.predictions)
         return path
@@ -174,20 +200,37 @@ class Runner:
     def _print(self, task: Task) -> str:
         return next(iter(task.jobs.values())).address.about["model-fingerprint"]
 
-    def _record(self, task: Task, emb: Embeddings, scores: Scores, seconds: float, costs: list[dict[str, Any]], path: Path) -> dict[str, Any]:
+    def _record(
+        self, task: Task, emb: Embeddings, scores: Scores, seconds: float, costs: list[dict[str, Any]], path: Path
+    ) -> dict[str, Any]:
         card, protocol = task.benchmark.card, task.benchmark.protocol
         job = next(iter(task.jobs.values()))
         ddof = protocol.card.ddof if protocol else 1
-        summaries = {m: record.summary(np.atleast_1d(np.asarray(v, float)).tolist(), ddof) for m, v in scores.metrics.items()}
+        summaries = {
+            m: record.summary(np.atleast_1d(np.asarray(v, float)).tolist(), ddof) for m, v in scores.metrics.items()
+        }
         if card.metric not in summaries:
-            raise DataError(f"{card.name}: score() gave {', '.join(summaries)}, and the card's metric is {card.metric!r}. Make them agree.")
+            raise DataError(
+                f"{card.name}: score() gave {', '.join(summaries)}, and the card's metric is {card.metric!r}. Make them agree."
+            )
         how = intervals(summaries, scores.predictions, emb)
         given = () if isinstance(job.extractor, Precomputed) else store.given_readouts(job.address)
         return {
-            "model": {**plain(task.model.card), "fingerprint": self._print(task), "precomputed": isinstance(task.model, Precomputed)},
+            "model": {
+                **plain(task.model.card),
+                "fingerprint": self._print(task),
+                "precomputed": isinstance(task.model, Precomputed),
+            },
             "benchmark": {**plain(card), "fingerprint": benchmark_fingerprint(task)},
-            "protocol": {"name": protocol.card.name if protocol else card.protocol, "options": plain(task.options), "ddof": ddof},
-            "readout": {n: "+".join(parts_of(task.readout or need.readout, task.model.card, given)) or "given" for n, need in task.benchmark.needs().items()},
+            "protocol": {
+                "name": protocol.card.name if protocol else card.protocol,
+                "options": plain(task.options),
+                "ddof": ddof,
+            },
+            "readout": {
+                n: "+".join(parts_of(task.readout or need.readout, task.model.card, given)) or "given"
+                for n, need in task.benchmark.needs().items()
+            },
             "dataset": {
                 **plain(job.index.dataset.card),
                 "fingerprint": job.index.rows,
@@ -238,7 +281,9 @@ def join(X: np.ndarray, keep: np.ndarray, job: Job, label: str = "label") -> Emb
     """
     table = job.index.table
     if label not in table:
-        raise DataError(f"{job.index.dataset.name}: the table has no column {label!r}; it has {', '.join(table.columns)}.")
+        raise DataError(
+            f"{job.index.dataset.name}: the table has no column {label!r}; it has {', '.join(table.columns)}."
+        )
     y, classes = table.known(label), table.classes
     if label != "label" and y is not None:
         from .dataset import read_labels

@@ -16,7 +16,22 @@ from .errors import DataError
 from .intervals import intervals
 from .precomputed import read_arrays
 
-KNOWN = ("X", "y", "id", "group", "slide", "tile", "stain", "scanner", "centre", "split", "fold", "X2", "target", "classes")
+KNOWN = (
+    "X",
+    "y",
+    "id",
+    "group",
+    "slide",
+    "tile",
+    "stain",
+    "scanner",
+    "centre",
+    "split",
+    "fold",
+    "X2",
+    "target",
+    "classes",
+)
 
 
 def from_file(path: Path) -> Embeddings:
@@ -29,14 +44,18 @@ def from_file(path: Path) -> Embeddings:
         raise DataError(f"There is no file {path}. Give an npz or h5 file with X (n, d) and y (n).")
     arrays = read_arrays(path)
     if "X" not in arrays:
-        raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; the embeddings must be called X (n, d), the labels y.")
+        raise DataError(
+            f"{path} holds {', '.join(arrays) or 'nothing'}; the embeddings must be called X (n, d), the labels y."
+        )
     X = np.asarray(arrays["X"])
     if X.ndim != 2 or X.dtype.kind not in "fiu":
         raise DataError(f"{path}: X has shape {X.shape} of {X.dtype}, not (n, d) numbers.")
     X = X.astype(np.float32, copy=False)
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if len(bad):
-        raise DataError(f"{path}: {len(bad)} rows of X hold NaN or infinity, first rows {', '.join(map(str, bad[:5]))}. Remove or embed them again.")
+        raise DataError(
+            f"{path}: {len(bad)} rows of X hold NaN or infinity, first rows {', '.join(map(str, bad[:5]))}. Remove or embed them again."
+        )
     for name in KNOWN[1:-1]:
         if name in arrays and name != "X2" and len(arrays[name]) != len(X):
             raise DataError(f"{path}: {name} has {len(arrays[name])} rows, X has {len(X)}. Give one value a row.")
@@ -94,6 +113,16 @@ def score(protocol: Protocol, emb: Embeddings, given: Mapping[str, Any]) -> dict
     start = time.perf_counter()
     scores = Scores.of(protocol.score(emb, **options))
     seconds = time.perf_counter() - start
-    summaries = {m: record.summary(np.atleast_1d(np.asarray(v, float)).tolist(), card.ddof) for m, v in scores.metrics.items()}
+    summaries = {
+        m: record.summary(np.atleast_1d(np.asarray(v, float)).tolist(), card.ddof) for m, v in scores.metrics.items()
+    }
     how = intervals(summaries, scores.predictions, emb)
-    return {"protocol": card.name, "options": options, "scores": summaries, "seconds": round(seconds, 4), "rows": len(emb), "intervals": how, "notes": list(scores.notes)}
+    return {
+        "protocol": card.name,
+        "options": options,
+        "scores": summaries,
+        "seconds": round(seconds, 4),
+        "rows": len(emb),
+        "intervals": how,
+        "notes": list(scores.notes),
+    }

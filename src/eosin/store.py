@@ -85,7 +85,9 @@ class Address:
         return sum(len(self.span(b)) for b in blocks)
 
 
-def write_part(address: Address, block: int, ids: np.ndarray, readouts: Mapping[str, np.ndarray], broken: np.ndarray | None = None) -> None:
+def write_part(
+    address: Address, block: int, ids: np.ndarray, readouts: Mapping[str, np.ndarray], broken: np.ndarray | None = None
+) -> None:
     """Publish a block: all its readouts, ids, and which rows could not be read.
 
     Args:
@@ -106,13 +108,17 @@ def write_part(address: Address, block: int, ids: np.ndarray, readouts: Mapping[
             os.fsync(handle.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        raise StoreError(f"Cannot write {target}: {error.strerror or error}. {free_space(address.folder)} Make room, or name another folder with --store; what is stored stays.") from error
+        raise StoreError(
+            f"Cannot write {target}: {error.strerror or error}. {free_space(address.folder)} Make room, or name another folder with --store; what is stored stays."
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
-def _body(address: Address, block: int, ids: np.ndarray, readouts: Mapping[str, np.ndarray], broken: np.ndarray | None) -> memoryview:
+def _body(
+    address: Address, block: int, ids: np.ndarray, readouts: Mapping[str, np.ndarray], broken: np.ndarray | None
+) -> memoryview:
     """The HDF5 file as bytes: made in memory, so that a full disk can only fail one plain write."""
     import h5py
 
@@ -154,7 +160,9 @@ class Damaged(StoreError):
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
         names = ", ".join(str(p) for p in paths)
-        super().__init__(f"Damaged: {names}. Set aside as *.damaged and embedded again at the next `bench run` or `bench embed`.")
+        super().__init__(
+            f"Damaged: {names}. Set aside as *.damaged and embedded again at the next `bench run` or `bench embed`."
+        )
 
 
 def read(address: Address, readouts: list[str]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -181,7 +189,9 @@ def read(address: Address, readouts: list[str]) -> tuple[np.ndarray, np.ndarray,
                 broken[span.start : span.stop] = file["broken"][:].astype(bool)
             for name in readouts or [n for n in file if n not in ("id", "broken")]:
                 if name not in file:
-                    raise StoreError(f"{address.part(block)} holds no readout {name!r}, only {', '.join(n for n in file if n not in ('id', 'broken'))}. Choose one with --readout.")
+                    raise StoreError(
+                        f"{address.part(block)} holds no readout {name!r}, only {', '.join(n for n in file if n not in ('id', 'broken'))}. Choose one with --readout."
+                    )
                 if name not in out:
                     out[name] = np.empty((address.rows, *file[name].shape[1:]), np.float32)
                 file[name].read_direct(out[name], dest_sel=np.s_[span.start : span.stop])
@@ -189,16 +199,14 @@ def read(address: Address, readouts: list[str]) -> tuple[np.ndarray, np.ndarray,
 
 
 def given_readouts(address: Address) -> tuple[str, ...]:
-    """The readouts that the first published part holds, () when there is none."""
+    """The readouts that the first undamaged part holds, () when there is none."""
     import h5py
 
-    for block in sorted(address.present())[:1]:
-        try:
-            with h5py.File(address.part(block), "r") as file:
-                return tuple(n for n in file if n not in ("id", "broken"))
-        except OSError:
-            return ()
-    return ()
+    part = next((p for b in sorted(address.present()) if sound(p := address.part(b))), None)
+    if part is None:
+        return ()
+    with h5py.File(part, "r") as file:
+        return tuple(n for n in file if n not in ("id", "broken"))
 
 
 def set_aside(paths: Iterable[Path]) -> None:
@@ -246,7 +254,9 @@ class Claims:
                     return False
                 self._clear(path)
             except OSError as error:
-                raise StoreError(f"Cannot write into {self.folder}: {error.strerror}. {free_space(self.folder)} Name another folder with --store.") from error
+                raise StoreError(
+                    f"Cannot write into {self.folder}: {error.strerror}. {free_space(self.folder)} Name another folder with --store."
+                ) from error
         return False
 
     def release(self, block: int) -> None:
@@ -301,7 +311,14 @@ class Claims:
 
 
 def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
+    """Where process numbers mean the same: a machine, or a container, which may carry its machine's name."""
+    return re.sub(r"[^A-Za-z0-9.-]", "_", f"{socket.gethostname()}-{_namespace()}")
+
+
+def _namespace() -> str:
+    with contextlib.suppress(OSError):
+        return str(os.stat("/proc/self/ns/pid").st_ino)
+    return ""
 
 
 def _me() -> str:
@@ -349,10 +366,11 @@ class Memory:
         try:
             stat = file.stat()
             key, mark = str(file.absolute()), [stat.st_size, stat.st_mtime_ns]
-            if self.known.get(key, [])[:2] != mark:
-                self.known[key] = [*mark, hash_file(file)]
+            kept = self.known.get(key)
+            if not (isinstance(kept, list) and len(kept) == 3 and kept[:2] == mark):
+                self.known[key] = kept = [*mark, hash_file(file)]
                 self._save()
-            return self.known[key][2]
+            return str(kept[2])
         except OSError as error:
             raise StoreError(f"Cannot read {file}: {error.strerror}. Check the path and its permissions.") from error
 

@@ -47,7 +47,9 @@ class Table:
         n = len(self)
         for name in FIRST:
             if name not in self.columns:
-                self.columns[name] = _typed(name, np.full(n, -1) if name in WHOLE else np.full(n, np.nan) if name == "mpp" else np.full(n, ""))
+                self.columns[name] = _typed(
+                    name, np.full(n, -1) if name in WHOLE else np.full(n, np.nan) if name == "mpp" else np.full(n, "")
+                )
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]], **kw: Any) -> Table:
@@ -79,11 +81,15 @@ class Table:
     def check_ids(self, name: str) -> None:
         """DataError naming the ids that stand twice or cannot be used."""
         if not len(self):
-            raise DataError(f"{name}: the table has no rows. Check that the folder holds what `bench data where {name}` describes.")
+            raise DataError(
+                f"{name}: the table has no rows. Check that the folder holds what `bench data where {name}` describes."
+            )
         ids, counts = np.unique(self["id"], return_counts=True)
         if (counts > 1).any():
             twice = ids[counts > 1]
-            raise DataError(f"{name}: {len(twice)} tile ids stand more than once, such as {', '.join(twice[:3])}. Give each row an id of its own (the `id` column; by default the path).")
+            raise DataError(
+                f"{name}: {len(twice)} tile ids stand more than once, such as {', '.join(twice[:3])}. Give each row an id of its own (the `id` column; by default the path)."
+            )
         if ids[0] == "" or any("\n" in i or "\r" in i for i in ids.tolist()):
             raise DataError(f"{name}: a tile id is empty or holds a line break. Correct the `id` or `path` column.")
 
@@ -99,7 +105,9 @@ class Table:
                 writer.writerows(zip(*(_texts(self[n]) for n in names), strict=True))
             os.replace(temporary, path)
         except OSError as error:
-            raise StoreError(f"Cannot write the index {path}: {error.strerror}. Set EOSIN_HOME to a folder with space that you may write.") from error
+            raise StoreError(
+                f"Cannot write the index {path}: {error.strerror}. Set EOSIN_HOME to a folder with space that you may write."
+            ) from error
 
 
 def read_csv(path: Path, required: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -110,7 +118,9 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> dict[str, list[str]]:
             header = [h.strip() for h in next(rows, [])]
             missing = [c for c in required if c not in header]
             if missing:
-                raise DataError(f"{path}: the column {', '.join(missing)} is missing; there are {', '.join(header) or 'no columns'}. Add it to the first line and to every row.")
+                raise DataError(
+                    f"{path}: the column {', '.join(missing)} is missing; there are {', '.join(header) or 'no columns'}. Add it to the first line and to every row."
+                )
             if len(set(header)) < len(header):
                 raise DataError(f"{path}: a column name stands twice in {', '.join(header)}. Rename one.")
             lists: list[list[str]] = [[] for _ in header]
@@ -118,7 +128,9 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> dict[str, list[str]]:
                 if not row:
                     continue
                 if len(row) != len(header):
-                    raise DataError(f"{path}, line {number}: {len(row)} values for {len(header)} columns. Quote values that hold a comma.")
+                    raise DataError(
+                        f"{path}, line {number}: {len(row)} values for {len(header)} columns. Quote values that hold a comma."
+                    )
                 for values, value in zip(lists, row, strict=True):
                     values.append(value.strip())
     except UnicodeDecodeError as error:
@@ -144,7 +156,9 @@ def numbers(path: Path, name: str, values: Sequence[str], whole: bool = False) -
         try:
             out[i] = int(value) if whole else float(value)
         except ValueError:
-            raise DataError(f"{path}, line {i + 2}: {name} is {value!r}, not a {'whole ' if whole else ''}number.") from None
+            raise DataError(
+                f"{path}, line {i + 2}: {name} is {value!r}, not a {'whole ' if whole else ''}number."
+            ) from None
     return out
 
 

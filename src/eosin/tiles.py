@@ -75,7 +75,9 @@ class Reader:
         key = str(self.table["key"][i])
         pixels = self.open.file[key][int(self.table["row"][i])]
         if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
-            raise DataError(f"{path.name}[{key}] holds {pixels.dtype} of shape {pixels.shape}, not uint8 (height, width, 3)")
+            raise DataError(
+                f"{path.name}[{key}] holds {pixels.dtype} of shape {pixels.shape}, not uint8 (height, width, 3)"
+            )
         return PILImage.fromarray(np.ascontiguousarray(pixels[..., :3]))
 
 
@@ -102,7 +104,9 @@ def load_rgb(path: Path) -> Image:
             raise DataError(f"{why}; copy or download it again") from None
     with image:
         if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"has {image.width * image.height:,} pixels, more than {MAX_PIXELS:,}; cut it into tiles first")
+            raise DataError(
+                f"has {image.width * image.height:,} pixels, more than {MAX_PIXELS:,}; cut it into tiles first"
+            )
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             return _on_white(image)
         deep = any(";16" in str(t[-1]) for t in image.tile)

@@ -18,13 +18,29 @@ def compute(command: Any) -> Any:
     """The options of commands that run models."""
     for option in (
         click.option("--quiet", is_flag=True, help="No progress and no remarks."),
-        click.option("--skip-broken", is_flag=True, help="Leave out tiles that cannot be read; the record counts them."),
-        click.option("--workers", default=0, type=click.IntRange(min=0), help="Threads that read tiles (default: by machine)."),
+        click.option(
+            "--skip-broken", is_flag=True, help="Leave out tiles that cannot be read; the record counts them."
+        ),
+        click.option(
+            "--workers", default=0, type=click.IntRange(min=0), help="Threads that read tiles (default: by machine)."
+        ),
         click.option("--batch-size", default=0, type=click.IntRange(min=0), help="Tiles a batch (default: by device)."),
         click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps."),
-        click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="Override the card's precision; another address."),
-        click.option("--weights", type=click.Path(), help="A local weights file instead of the card's; for one --model."),
-        click.option("--model", "-m", "models", multiple=True, help="A name, timm:ARCH, precomputed:DIR, or a card's path; may be given again."),
+        click.option(
+            "--precision",
+            type=click.Choice(["fp32", "fp16", "bf16"]),
+            help="Override the card's precision; another address.",
+        ),
+        click.option(
+            "--weights", type=click.Path(), help="A local weights file instead of the card's; for one --model."
+        ),
+        click.option(
+            "--model",
+            "-m",
+            "models",
+            multiple=True,
+            help="A name, timm:ARCH, precomputed:DIR, or a card's path; may be given again.",
+        ),
     ):
         command = option(command)
     return command
@@ -38,7 +54,10 @@ def chosen_models(desk: Desk, o: dict[str, Any]) -> list[Any]:
         raise UsageError("--weights belongs to one model: give one --model, or name weights in cards.")
     if o["weights"] and not Path(o["weights"]).exists():
         raise MissingError(f"There is no weights file {o['weights']}. Check the path.")
-    return [desk.catalogue.model(m, weights=o["weights"] and str(Path(o["weights"]).absolute()), precision=o["precision"]) for m in dict.fromkeys(o["models"])]
+    return [
+        desk.catalogue.model(m, weights=o["weights"] and str(Path(o["weights"]).absolute()), precision=o["precision"])
+        for m in dict.fromkeys(o["models"])
+    ]
 
 
 def engine(o: dict[str, Any], shard: tuple[int, int] = (1, 1)) -> Any:
@@ -53,7 +72,9 @@ def engine(o: dict[str, Any], shard: tuple[int, int] = (1, 1)) -> Any:
 @click.option("--option", "options", multiple=True, callback=pairs, help="A protocol's option, as k=15; recorded.")
 @click.option("--folds", help="Short for --option folds=…: paper, grouped, site.")
 @click.option("--readout", help="cls, mean, cls+mean, pooled or grid instead of what the benchmark asks for.")
-@click.option("--available", is_flag=True, help="Run what is there and report the rest as missing, instead of stopping.")
+@click.option(
+    "--available", is_flag=True, help="Run what is there and report the rest as missing, instead of stopping."
+)
 @click.option("--no-floor", is_flag=True, help="Do not add the row of color-stats to the table.")
 @click.option("--dry-run", is_flag=True, help="Show the plan: what would be embedded, from where, what is missing.")
 @compute
@@ -70,7 +91,9 @@ def run(**o: Any) -> None:
     console = desk.console
     names = [b for s in o["suites"] for b in desk.catalogue.suite(s)] + list(o["benchmarks"])
     if not names:
-        raise UsageError("Nothing to run: add --benchmark NAME or --suite NAME. `bench list benchmarks` shows them all.")
+        raise UsageError(
+            "Nothing to run: add --benchmark NAME or --suite NAME. `bench list benchmarks` shows them all."
+        )
     options = {**o["options"], **({"folds": o["folds"]} if o["folds"] else {})}
     models = chosen_models(desk, o)
     benchmarks = [desk.catalogue.benchmark(n) for n in dict.fromkeys(names)]
@@ -94,8 +117,16 @@ def run(**o: Any) -> None:
 def add_floor(desk: Desk, planner: Any, runner: Any, benchmarks: list[Any], options: Any, plan: Any) -> None:
     """Score color-stats too, so that no number stands without its floor. It never fails a run."""
     good = [t.benchmark for t in plan.tasks if not t.error]
-    floor = [b for b in benchmarks if b in good and set(n.readout for n in b.needs().values()) == {"default"} and len(b.needs()) == 1]
-    if not floor or any(t.model.card.name == "color-stats" for t in plan.tasks) or "color-stats" not in desk.catalogue.models.things:
+    floor = [
+        b
+        for b in benchmarks
+        if b in good and set(n.readout for n in b.needs().values()) == {"default"} and len(b.needs()) == 1
+    ]
+    if (
+        not floor
+        or any(t.model.card.name == "color-stats" for t in plan.tasks)
+        or "color-stats" not in desk.catalogue.models.things
+    ):
         return
     from .run import Runner
 
@@ -108,13 +139,22 @@ def add_floor(desk: Desk, planner: Any, runner: Any, benchmarks: list[Any], opti
 def show_plan(console: Any, plan: Any) -> None:
     rows = plan.describe()
     if not console.as_json:
-        console.table(["model", "dataset", "view", "tiles", "to embed", "from"], [[r["model"], r["dataset"], r["view"], str(r["tiles"]), str(r["embed"]), r["source"]] for r in rows])
+        console.table(
+            ["model", "dataset", "view", "tiles", "to embed", "from"],
+            [[r["model"], r["dataset"], r["view"], str(r["tiles"]), str(r["embed"]), r["source"]] for r in rows],
+        )
         for task in plan.tasks:
             if task.error and task.error not in plan.missing:
                 print(f"will fail: {task.model.card.name} on {task.benchmark.card.name}: {task.error}")
         for text in plan.missing:
             print(f"missing: {text}")
-    console.fact({"plan": rows, "missing": plan.missing, "failed": [t.error for t in plan.tasks if t.error and t.error not in plan.missing]})
+    console.fact(
+        {
+            "plan": rows,
+            "missing": plan.missing,
+            "failed": [t.error for t in plan.tasks if t.error and t.error not in plan.missing],
+        }
+    )
 
 
 def raise_missing(console: Any, plan: Any) -> None:
@@ -138,7 +178,9 @@ def report(desk: Desk, outcome: Any, debug: bool) -> None:
             console.table(columns, rows)
         for text in remarks:
             print(text)
-        console.say(f"\n{len(outcome.records)} record(s) in {desk.places.results}; {outcome.embedded} tiles embedded, {outcome.reused} reused.")
+        console.say(
+            f"\n{len(outcome.records)} record(s) in {desk.places.results}; {outcome.embedded} tiles embedded, {outcome.reused} reused."
+        )
     for row in outcome.skipped:
         console.warn(f"not applicable: {row['model']} on {row['benchmark']}: {row['error']}")
     for row in outcome.failed:
@@ -153,7 +195,9 @@ def report(desk: Desk, outcome: Any, debug: bool) -> None:
 
 @click.command()
 @click.option("--dataset", "-d", "datasets", multiple=True, required=True, help="A dataset; may be given again.")
-@click.option("--view", "views", multiple=True, default=("original",), help="A view such as jpeg-30; may be given again.")
+@click.option(
+    "--view", "views", multiple=True, default=("original",), help="A view such as jpeg-30; may be given again."
+)
 @click.option("--readout", default="default", help="`grid` stores dense features as well.")
 @click.option("--geometry", default="card", help="`224`: shorter side 224 and centre crop, whatever the card says.")
 @click.option("--shard", default="1/1", help="i/n: only the i-th of n parts of the work, for array jobs.")
@@ -193,14 +237,35 @@ def embed(**o: Any) -> None:
             except EosinError as error:
                 if o["debug"]:
                     raise
-                failed.append({"model": job.extractor.card.name, "dataset": job.index.dataset.name, "error": str(error)})
+                failed.append(
+                    {"model": job.extractor.card.name, "dataset": job.index.dataset.name, "error": str(error)}
+                )
         missing = job.address.rows_of(job.address.missing())
-        rows.append({"model": job.extractor.card.name, "dataset": job.index.dataset.name, "view": job.view, "tiles": job.address.rows, "embedded": embedded, "reused": before, "missing": missing, "address": str(job.address.folder)})
+        rows.append(
+            {
+                "model": job.extractor.card.name,
+                "dataset": job.index.dataset.name,
+                "view": job.view,
+                "tiles": job.address.rows,
+                "embedded": embedded,
+                "reused": before,
+                "missing": missing,
+                "address": str(job.address.folder),
+            }
+        )
     desk.console.finish()
     if not desk.console.as_json:
         columns = ["model", "dataset", "view", "tiles", "embedded", "reused", "missing"]
         desk.console.table(columns, [[str(r[c]) for c in columns] for r in rows])
-    desk.console.fact({"jobs": rows, "embedded": sum(r["embedded"] for r in rows), "reused": sum(r["reused"] for r in rows), "missing": sum(r["missing"] for r in rows), "failed": failed})
+    desk.console.fact(
+        {
+            "jobs": rows,
+            "embedded": sum(r["embedded"] for r in rows),
+            "reused": sum(r["reused"] for r in rows),
+            "missing": sum(r["missing"] for r in rows),
+            "failed": failed,
+        }
+    )
     for row in failed:
         print(f"failed: {row['model']} on {row['dataset']}: {row['error']}", file=sys.stderr)
     sys.exit(1 if failed else 0)
@@ -215,13 +280,19 @@ def read_shard(text: str) -> tuple[int, int]:
 
 @click.command()
 @click.option("--protocol", "-p", required=True, help="A protocol such as g2l-knn@1; `bench list protocols`.")
-@click.option("--embeddings", "-e", required=True, type=click.Path(dir_okay=False), help="An npz or h5 file with X (n, d), y, and perhaps group, slide, centre, split, fold.")
+@click.option(
+    "--embeddings",
+    "-e",
+    required=True,
+    type=click.Path(dir_okay=False),
+    help="An npz or h5 file with X (n, d), y, and perhaps group, slide, centre, split, fold.",
+)
 @click.option("--option", "options", multiple=True, callback=pairs, help="A protocol's option, as k=15.")
 @common
 def score(protocol: str, embeddings: str, options: dict[str, str], **o: Any) -> None:
     """Apply a protocol to embeddings that were made elsewhere."""
     desk = Desk(o)
-    from .console import value
+    from .record import value
     from .score import from_file
     from .score import score as apply
 
@@ -229,8 +300,15 @@ def score(protocol: str, embeddings: str, options: dict[str, str], **o: Any) -> 
     found.card.complete(options)
     result = apply(found, from_file(Path(embeddings)), options)
     if not desk.console.as_json:
-        rows = [[m, value(s["mean"], s["std"]), value(s["low"]), value(s["high"]), str(len(s["values"]))] for m, s in result["scores"].items()]
-        desk.console.table(["metric", "mean ± std", "low", "high", "values"], rows, f"{result['protocol']} {json.dumps(result['options'])}")
+        rows = [
+            [m, value(s["mean"], s["std"]), value(s["low"]), value(s["high"]), str(len(s["values"]))]
+            for m, s in result["scores"].items()
+        ]
+        desk.console.table(
+            ["metric", "mean ± std", "low", "high", "values"],
+            rows,
+            f"{result['protocol']} {json.dumps(result['options'])}",
+        )
         for note in result["notes"]:
             print(f"note: {note}")
     desk.console.fact(result)
