@@ -359,8 +359,8 @@ def strange(monkeypatch, tmp_path, embed: str, card: str = "") -> None:
         ("return torch.zeros(n, 4, 4)", "", r"readout pooled has shape \(16, 4, 4\) for 16 tiles"),
         ("return torch.zeros(n - 1, 4)", "", r"shape \(15, 4\) for 16 tiles"),
         ("return torch.zeros(4)", "", r"shape \(4,\) for 16 tiles"),
-        ("return {'cls': torch.zeros(n, 4)}", ", readouts=('cls', 'mean')", r"lists readout mean; the model gave cls"),
-        ("return torch.zeros(n, 4 + (n < 16))", "", r"is 5 wide .* 4|4 .* 5"),
+        ("return {'cls': torch.zeros(n, 4)}", ", readouts=('cls', 'mean')", r"lists readout mean, .*the model gave cls"),
+        ("return torch.zeros(n, 4 + (n < 16))", "", r"shape \(4,\) in one batch and \(5,\) in another"),
         ("return {'cls': torch.zeros(n, 4), 'id': torch.zeros(n, 2)}", "", r"readout .?id"),
         ("return {'cls': torch.zeros(n, 4), 'a/b': torch.zeros(n, 2)}", "", r"readout .?a/b"),
         ("return {'cls': torch.zeros(n, 0)}", "", r"shape \(16, 0\)"),
@@ -443,7 +443,7 @@ def test_skip_broken_marks_them_and_goes_on(home, tint, long):
 def test_a_whole_block_of_broken_tiles_does_not_stop_the_rest(home, tint, long):
     for i in range(256, 512):
         (long / "t" / f"{i:04d}.png").write_bytes(b"")
-    with pytest.raises(DataError, match="none of the tiles of rows 256 to 511"):
+    with pytest.raises(DataError, match="256 tiles cannot be read.*cannot leave out whole blocks"):
         fill(job(home), Engine(device="cpu", skip_broken=True))
     assert job(home).address.missing() == [1]
 

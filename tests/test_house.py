@@ -13,9 +13,9 @@ TOP = Path(__file__).parents[1]
 CORE = TOP / "src" / "eosin"
 PLUGINS = TOP / "plugins"
 FLOORS = [
-    {"errors", "cards", "record", "places", "environment", "registry", "table", "arrays", "__init__"},
-    {"hookspecs", "extractor", "dataset", "benchmark", "recipe", "views", "tiles"},
-    {"metrics", "cka", "similarity", "probes", "logistic", "folds", "stats", "intervals", "measure"},
+    {"errors", "files", "cards", "record", "places", "environment", "registry", "table", "arrays", "__init__"},
+    {"hookspecs", "extractor", "dataset", "benchmark", "recipe", "views", "tiles", "manifest", "folders"},
+    {"metrics", "cka", "similarity", "probes", "logistic", "descent", "folds", "stats", "intervals", "measure"},
     {"store", "index", "embed", "plugins", "precomputed"},
     {"plan", "run", "score", "leaderboard", "checkup", "template"},
     {"console", "cli", "work", "look", "materials"},
@@ -23,7 +23,7 @@ FLOORS = [
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 # a library, and the files of the core that may import it
 CONFINED = {
-    "h5py": {"store", "dataset", "tiles", "precomputed"},
+    "h5py": {"store", "folders", "tiles", "precomputed"},
     "sklearn": FLOORS[2],
     "pandas": {"leaderboard"},
     "click": FLOORS[5] | {"plugins"},
@@ -33,6 +33,7 @@ CONFINED = {
     "huggingface_hub": {"checkup"},
     "pluggy": {"hookspecs", "plugins"},
 }
+NETWORKS = {"towers"}  # files of torch modules, which only build() imports; the test of looking holds that
 HEAVY = {"torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "h5py", "transformers", "huggingface_hub", "PIL"}
 
 
@@ -81,6 +82,8 @@ def test_a_file_imports_from_its_own_floor_or_below(path):
     "path", sorted([*CORE.glob("*.py"), *PLUGINS.rglob("*.py")]), ids=lambda p: f"{p.parent.name}/{p.stem}"
 )
 def test_nothing_heavy_at_the_top_of_a_file(path):
+    if path.stem in NETWORKS:
+        return
     tops = {n.split(".")[0] for n in imports(path, top_only=True)}
     assert not tops & HEAVY
 

@@ -55,7 +55,9 @@ class FoldPCA:
 def _first_axes(covariance: np.ndarray, n: int) -> Any:
     """(d, n) eigenvectors of the n largest eigenvalues."""
     from scipy.linalg import eigh
+    from threadpoolctl import threadpool_limits
 
     d = len(covariance)
     n = max(1, min(n, d))
-    return eigh(covariance, subset_by_index=[d - n, d - 1])[1][:, ::-1]
+    with threadpool_limits(1, "blas"):  # more threads wait for each other here, seconds on a busy machine
+        return eigh(covariance, subset_by_index=[d - n, d - 1])[1][:, ::-1]

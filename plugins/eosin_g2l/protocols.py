@@ -94,7 +94,7 @@ class G2LLinear(eosin.Protocol):
             "seed": SEED,
             "split": SPLIT,
             "max_iter": eosin.Option(1000, doc="Steps of the solver, which stops before when converged."),
-            "tol": eosin.Option(1e-6, doc="Relative precision of the solver's objective."),
+            "tol": eosin.Option(1e-7, doc="Relative precision of the solver's objective."),
         },
         metrics=("auroc", "accuracy", "balanced_accuracy"),
         ddof=1,

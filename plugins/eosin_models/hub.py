@@ -17,8 +17,8 @@ SAFE_FIRST = ("model.safetensors", "pytorch_model.bin")
 
 
 def files(card) -> tuple[str, ...]:
-    """The file that the card names, else the usual ones, the safe format first."""
-    return (card.file,) if card.file else SAFE_FIRST
+    """The file that the card names; where that is a usual name or none, the usual ones too: caches hold either."""
+    return tuple(dict.fromkeys((card.file or SAFE_FIRST[0], *SAFE_FIRST))) if card.file in ("", *SAFE_FIRST) else (card.file,)
 
 
 def cached(card) -> Path | None:

@@ -176,11 +176,7 @@ def ctranspath(state: State, module: Any = None) -> State:
 
 def conch_v1(state: State, module: Any = None) -> State:
     """CONCH: the visual tower of a CoCa; the text tower and the temperature are left out."""
-    return {
-        k.removeprefix("visual."): v
-        for k, v in state.items()
-        if k.startswith("visual.") and not k.startswith("visual.head.")
-    }
+    return {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
 
 
 def keep(state: State, module: Any = None) -> State:
@@ -243,7 +239,6 @@ KEY_MAPS: dict[str, Callable[[State, Any], State]] = {
     f.__name__: f
     for f in (
         conch_v1,
-        conch_v15,
         ctranspath,
         dinov2,
         dinov3,

@@ -6,6 +6,7 @@ Each is `Tower(trunk)`, knows `num_prefix_tokens`, and gives its readouts from a
 from __future__ import annotations
 
 import torch
+from timm.layers import to_2tuple
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,10 +21,11 @@ class ConvStem(nn.Module):
 
     def __init__(self, img_size=224, patch_size=4, in_chans=3, embed_dim=96, norm_layer=None, **ignored):
         super().__init__()
-        self.img_size, self.patch_size = (img_size, img_size), (patch_size, patch_size)
-        self.grid_size = (img_size // patch_size,) * 2
+        pixels, patch = to_2tuple(img_size), to_2tuple(patch_size)
+        self.img_size, self.patch_size = pixels, patch
+        self.grid_size = (pixels[0] // patch[0], pixels[1] // patch[1])
         self.num_patches = self.grid_size[0] * self.grid_size[1]
-        narrow, middle = embed_dim // 8, embed_dim // 2
+        narrow, middle = embed_dim // 8, embed_dim // 4
         self.proj = nn.Sequential(
             *(nn.Conv2d(in_chans, narrow, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU()),
             *(nn.Conv2d(narrow, middle, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(middle), nn.ReLU()),
@@ -44,7 +46,7 @@ class Tower(nn.Module):
 
     @property
     def num_prefix_tokens(self):
-        return getattr(self.trunk, "num_prefix_tokens", 0)
+        return getattr(self.trunk, "num_prefix_tokens", None)
 
     def tokens(self, x):
         return of_tokens(self.trunk.forward_features(x), self.num_prefix_tokens)

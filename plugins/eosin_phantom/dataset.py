@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import eosin
+from eosin.errors import DataError
 from eosin.places import home
 
 
@@ -26,7 +27,13 @@ class Phantom(eosin.Manifest):
         if not (root / "tiles.csv").is_file():
             from .make import make
 
-            make(root, seed=int(self.card.options.get("seed", 0)))
+            options = dict(self.card.options)
+            try:
+                make(root, int(options.get("seed", 0)), str(options.get("size", "small")), float(options.get("strength", 1)))
+            except (FileExistsError, ValueError) as error:
+                raise DataError(f"The phantom cannot be made at {root}: {error}. Correct its card's options, or remove that folder.") from error
+            except OSError as error:
+                raise DataError(f"The phantom cannot be written to {root}: {error.strerror}. Set EOSIN_HOME to a folder with 40 MB of room.") from error
         return root
 
 

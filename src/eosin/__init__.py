@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from . import metrics, probes
     from .benchmark import Benchmark, Embeddings, Need, Protocol, Scores
     from .cards import BenchmarkCard, DatasetCard, ModelCard, Option, ProtocolCard, RecipeCard
-    from .dataset import Array, Dataset, ImageFolder, Manifest
+    from .dataset import Dataset
     from .extractor import FeatureExtractor
+    from .folders import Array, ImageFolder
     from .hookspecs import hookimpl
+    from .manifest import Manifest
     from .recipe import DistillationRecipe
     from .table import Table
 
@@ -46,7 +48,9 @@ __all__ = [
 _HOMES = {
     "benchmark": ("Benchmark", "Embeddings", "Need", "Protocol", "Scores"),
     "cards": ("BenchmarkCard", "DatasetCard", "ModelCard", "Option", "ProtocolCard", "RecipeCard"),
-    "dataset": ("Array", "Dataset", "ImageFolder", "Manifest"),
+    "dataset": ("Dataset",),
+    "folders": ("Array", "ImageFolder"),
+    "manifest": ("Manifest",),
     "extractor": ("FeatureExtractor",),
     "hookspecs": ("hookimpl",),
     "recipe": ("DistillationRecipe",),

@@ -6,8 +6,6 @@ import contextlib
 import os
 import shutil
 import sys
-from pathlib import Path
-from typing import Any
 
 from . import environment
 from .places import Places
@@ -20,6 +18,43 @@ def checkup(places: Places) -> list[dict[str, str]]:
         {"what": what, "state": state, "found": found, "fix": fix if state != "PASS" else ""}
         for what, state, found, fix in checks
     ]
+
+
+def models_checkup(catalogue: Any) -> list[dict[str, str]]:
+    """The same rows, one a model: PASS when it can be loaded now, WARN when weights are wanting, FAIL when it cannot be built.
+
+    Networks are built on the meta device, so that no memory is taken and no weight is read; nothing is asked of the network.
+    """
+    from .measure import measure
+
+    rows = []
+    for name, model in catalogue.models.things.items():
+        if name != model.card.name:
+            continue  # an alias
+        found = measure(model) if hasattr(model, "skeleton") else {}
+        state, what, fix = "PASS", "weights are here", ""
+        if "problem" in found:
+            state, what, fix = "FAIL", "cannot be built", found["problem"]
+        elif (weights := model.available()) != "here":
+            state, what, fix = "WARN", f"weights are {weights}", _how_to_get(model)
+        rows.append({"what": f"model {name}", "state": state, "found": what, "fix": fix})
+    for name, text in catalogue.models.problems.items():
+        rows.append({"what": f"model {name}", "state": "FAIL", "found": "no plugin provides it", "fix": text})
+    return rows
+
+
+def _how_to_get(model: Any) -> str:
+    """The error of a model without weights; for one on the hub a sentence, since the hub is not asked here."""
+    card = model.card
+    if not card.hub:
+        return str(model.missing_weights())
+    page = f"https://huggingface.co/{card.hub}"
+    terms = (
+        f"accept its terms at {page} (licence: {card.licence}), log in with `hf auth login`, then "
+        if card.gated
+        else ""
+    )
+    return f"{terms}`bench run` fetches them from {page}"
 
 
 Check = tuple[str, str, str, str]

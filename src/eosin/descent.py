@@ -2,7 +2,7 @@
 
 The line search needs no product, because logits move along a line. Residuals come from the margin to the true class,
 never as p - 1, so that float32 keeps its digits where nearly every row is fitted (separable data, weak penalty).
-Shapes: n rows, D columns, P problems, K logits a row (1 for two classes).
+Shapes: n rows, D columns, P problems, K logits a row (1 for two classes); torch tensors on one device.
 """
 
 from __future__ import annotations
@@ -11,110 +11,143 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+NEVER = -1e4  # the start of a class without training rows: its probability is 0
+
 
 def descend(Z, y, mask, penalty, start, tol, max_iter) -> Iterator[tuple[int, Any, Any, int, bool]]:
-    """L-BFGS on all problems at once; a problem that is solved leaves, and the rest go on without it.
+    """Minimise the mean loss over the masked rows + penalty / 2 x |w|^2, for all problems; the solved ones leave first.
+
+    A problem is solved when the quadratic model promises less than tol x objective, and less than sqrt(tol) x what has
+    been gained: under a strong penalty little is to be gained, and all of the ranking is in that little.
 
     Args:
-        Z: (n, D), the last column ones. y: (n,) signs, or class numbers. mask: (n, P) training rows of each problem.
-        penalty: (P,) float64. start: (P, K) logits to begin with.
+        Z: (n, D), the last column ones, its weight free. y: (n,) signs, or class numbers.
+        mask: (n, P), 1 for the training rows. penalty: (P,) float64.
+        start: (P, K), added to the logits Z w; NEVER for a class that the problem does not have.
 
     Yields:
-        problem, weights (D, K), logits (n, K), steps, converged.
+        problem, w (D, K), Z w (n, K), steps, solved.
     """
     import torch
 
-    n, D = Z.shape
-    P, K = start.shape
-    power = Z.square().mean(0, dtype=torch.float64)[:, None, None]
+    (n, D), (P, K) = Z.shape, start.shape
+    alive, memory = torch.arange(P, device=Z.device), _Memory()
+    power = (torch.linalg.vector_norm(Z, dim=0).double() ** 2 / n)[:, None, None]
     rows = mask.sum(0, dtype=torch.float64)
-    free = torch.ones(D, dtype=torch.float64, device=Z.device)
-    free[-1] = 0  # the intercept is not penalised
-    penalty = (free[:, None] * penalty)[..., None]
-    slack = 1e-7 if Z.dtype == torch.float32 else 1e-13  # what rounding may add to the objective
-    alive, memory = torch.arange(P), _Memory()
-    w, a = torch.zeros(D, P, K, dtype=Z.dtype, device=Z.device), start.expand(n, P, K).clone()
-    loss, residual = _loss(a, y, mask)
-    value = loss / rows
-    gradient = _back(Z, residual, rows)
-    stuck = torch.zeros(P, dtype=torch.bool, device=Z.device)
+    penalty = penalty.expand(D, P).clone()[..., None]
+    penalty[-1] = 0
+    there = (start > NEVER).double()
+    w, a = Z.new_zeros(D, P, K), Z.new_zeros(n, P, K)
+    loss, residual = _loss(a, start, y, mask)
+    value, gained, gradient = loss / rows, torch.zeros_like(rows), _back(Z, residual, rows)
+    moving = torch.ones_like(rows, dtype=torch.bool)
     for step in range(max_iter + 1):
-        size = residual.abs()
-        curvature = (size * (1 - size)).sum(0, dtype=torch.float64) / rows[:, None]  # mean of p (1 - p)
-        scaling = (1 / (power * curvature + penalty).clamp(min=1e-30)).to(Z.dtype)
+        scaling = (there / (power * _curvature(residual, rows) + penalty).clamp(min=1e-30)).to(Z.dtype)
         ahead = -memory.apply(gradient, scaling)
         slope = _dot(gradient, ahead)
-        solved = -slope / 2 <= tol * value
-        out = solved | stuck if step < max_iter else torch.ones_like(solved)
-        if out.any():
-            for i in torch.nonzero(out).flatten().tolist():
-                yield int(alive[i]), w[:, i], a[:, i], step, bool(solved[i])
-            stay = ~out
-            if not stay.any():
-                return
+        solved = (-slope / 2 <= tol * value) & (-slope / 2 <= tol**0.5 * gained)
+        stay = ~solved & moving & (step < max_iter)
+        for i in torch.nonzero(~stay).flatten().tolist():
+            yield int(alive[i]), w[:, i], a[:, i], step, bool(solved[i])
+        if not stay.any():
+            return
+        if not stay.all():
             w, a, gradient, ahead, penalty, mask = (v[:, stay] for v in (w, a, gradient, ahead, penalty, mask))
-            value, slope, rows, alive = value[stay], slope[stay], rows[stay], alive[stay.cpu()]
+            value, gained, slope, rows, start, there, alive = (
+                v[stay] for v in (value, gained, slope, rows, start, there, alive)
+            )
             memory.keep(stay)
         b = (Z @ ahead.reshape(D, -1)).reshape(a.shape)
-        shrink = penalty * w
-        norms = [_dot(shrink, w) / 2, _dot(shrink, ahead), _dot(penalty * ahead, ahead)]
-        t = torch.ones_like(value)
-        for _ in range(30):
-            ahead_logits = a + _along(t, a) * b
-            loss, residual = _loss(ahead_logits, y, mask)
-            there = loss / rows + norms[0] + t * norms[1] + t * t / 2 * norms[2]
-            rising = _dot(residual, b) / rows + norms[1] + t * norms[2]
-            good = (there <= value * (1 + slack)) & (rising <= -slope / 2)
-            if good.all():
-                break
-            secant = (-slope / (rising - slope)).nan_to_num(0.1).clamp(0.1, 0.7)
-            t = torch.where(good, t, t * secant)
-        stuck, a, value = ~good, ahead_logits, there
-        move = _along(t, w) * ahead
+        size = [_dot(penalty * u, v) for u, v in ((w, w), (w, ahead), (ahead, ahead))]
+        t, a, value, residual, moving = _search(a, b, slope, value, size, rows, start, y, mask)
+        gained = gained - slope * t * (1 - t / 2)
+        move = _each(t, w) * ahead
         w = w + move
         fresh = _back(Z, residual, rows) + penalty.to(Z.dtype) * w
         memory.add(move, fresh - gradient)
         gradient = fresh
 
 
-def _loss(a, y, mask):
-    """Summed loss (P,) and its derivative (n, P, K) by the logits a (n, P, K), over the rows of the mask (n, P).
+def _search(a, b, slope, value, size, rows, start, y, mask):
+    """A step length (P,) from 1 downwards along logits a + t b that lowers the objective and does not overshoot far.
+
+    `slope` is the objective's at t = 0; `size` are the penalty's products ww, wv, vv of weights and direction.
+
+    Returns:
+        t, and there: logits, objective, residual; and where none was found, false.
+    """
+    import torch
+
+    slack = 1e-7 if a.dtype == torch.float32 else 1e-13  # what rounding may add to the objective
+    ww, wv, vv = size
+    t = torch.ones_like(value)
+    for _ in range(30):
+        there = a + _each(t, a) * b
+        loss, residual = _loss(there, start, y, mask)
+        objective = loss / rows + ww / 2 + t * wv + t * t / 2 * vv
+        rising = (residual * b).sum((0, 2)) / rows + wv + t * vv
+        good = (objective <= value * (1 + slack)) & (rising <= -slope / 2)
+        if good.all():
+            break
+        secant = (-slope / (rising - slope)).nan_to_num(0.1).clamp(0.1, 0.7)
+        t = torch.where(good, t, t * secant)
+    return t, there, objective, residual, good
+
+
+def _loss(a, start, y, mask):
+    """Summed loss (P,) and its derivative (n, P, K) by the logits a + start, over the rows of the mask (n, P).
 
     With e = exp(logit - logit of the true class) of the other classes and q their sum, the loss is log(1 + q).
     """
     import torch
 
-    most = 80.0 if a.dtype == torch.float32 else 600.0  # exp stays finite; such a step is refused for its loss
+    most = 80.0 if a.dtype == torch.float32 else 600.0  # keeps exp finite
+    logits = a + start
     if a.shape[2] == 1:
-        odds = torch.exp((-y[:, None] * a[..., 0]).clamp(max=most))
-        loss = torch.log1p(odds) * mask
+        odds = (-y[:, None] * logits[..., 0]).clamp_(max=most).exp_()
         residual = (-y[:, None] * (odds / (1 + odds) * mask))[..., None]
     else:
         own = y[:, None, None].expand(-1, a.shape[1], 1)
-        residual = (a - a.gather(2, own)).clamp_(max=most).exp_().scatter_(2, own, 0.0)
+        residual = logits.sub_(logits.gather(2, own)).clamp_(max=most).exp_().scatter_(2, own, 0.0)
         odds = residual.sum(2)
-        loss = torch.log1p(odds) * mask
         weight = mask / (1 + odds)
-        residual = residual.mul_(weight[..., None]).scatter_(2, own, (-odds * weight)[..., None])
-    return loss.sum(0, dtype=torch.float64), residual
+        residual.mul_(weight[..., None]).scatter_(2, own, (-odds * weight)[..., None])
+    return (odds.log1p_() * mask).sum(0, dtype=torch.float64), residual
+
+
+def _curvature(residual, rows):
+    """(P, K) the mean of p (1 - p), which is |r| (1 - |r|) for every residual r, times K / (K - 1): weights of several
+    classes only move against each other."""
+    import torch
+
+    one, two = (torch.linalg.vector_norm(residual, order, dim=0).double() for order in (1, 2))
+    K = residual.shape[2]
+    return (one - two**2).clamp(min=0) / rows[:, None] * (K / (K - 1) if K > 1 else 1)
 
 
 def _back(Z, residual, rows):
-    """Gradient of the mean loss by the weights (D, P, K)."""
+    """(D, P, K) gradient of the mean loss by the weights."""
     n, P, K = residual.shape
-    return (Z.T @ residual.reshape(n, P * K)).reshape(-1, P, K) / rows.to(Z.dtype)[:, None]
+    return (Z.T @ residual.reshape(n, P * K)).reshape(-1, P, K) / _each(rows, Z)
 
 
 def _dot(u, v):
-    """(P,) float64 inner products of two (·, P, K)."""
+    """(P,) float64 inner products of two (D, P, K)."""
     import torch
 
     return (u * v).sum((0, 2), dtype=torch.float64)
 
 
-def _along(t, like):
+def _each(t, like):
     """One number a problem, shaped to multiply (·, P, K)."""
     return t.to(like.dtype)[:, None]
+
+
+def _scaled(u, scaling):
+    """Scaled so that the classes' weights still sum to zero, as the penalty has it: u is divided by a diagonal Hessian
+    under this constraint."""
+    v = scaling * u
+    return v if u.shape[2] == 1 else v - scaling * (v.sum(2) / scaling.sum(2))[..., None]
 
 
 @dataclass
@@ -126,24 +159,23 @@ class _Memory:
 
     def add(self, move, change) -> None:
         """A pair counts for a problem only where curvature along it is positive."""
-        curved = _dot(move, change)
-        self.pairs.append((move, change, (1 / curved).where(curved > 0, curved * 0)))
-        self.pairs = self.pairs[-self.length :]
+        along = _dot(move, change)
+        self.pairs = [*self.pairs, (move, change, (1 / along).where(along > 0, along * 0))][-self.length :]
 
     def keep(self, stay) -> None:
-        self.pairs = [(move[:, stay], change[:, stay], curved[stay]) for move, change, curved in self.pairs]
+        self.pairs = [(move[:, stay], change[:, stay], inverse[stay]) for move, change, inverse in self.pairs]
 
     def apply(self, gradient, scaling):
         """Inverse Hessian times gradient (Nocedal and Wright, Numerical Optimization, algorithm 7.4)."""
         q, parts = gradient, []
         for move, change, inverse in reversed(self.pairs):
             parts.append(inverse * _dot(move, q))
-            q = q - _along(parts[-1], q) * change
-        q = scaling * q
+            q = q - _each(parts[-1], q) * change
+        q = _scaled(q, scaling)
         if self.pairs:
             _, change, inverse = self.pairs[-1]
-            ratio = 1 / (inverse * _dot(change, scaling * change))
-            q = q * _along(ratio.where(inverse > 0, ratio * 0 + 1), q)
+            ratio = 1 / (inverse * _dot(change, _scaled(change, scaling)))
+            q = q * _each(ratio.where(inverse > 0, ratio * 0 + 1), q)
         for (move, change, inverse), part in zip(self.pairs, reversed(parts), strict=True):
-            q = q + _along(part - inverse * _dot(change, q), q) * move
+            q = q + _each(part - inverse * _dot(change, q), q) * move
         return q

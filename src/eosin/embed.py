@@ -34,7 +34,8 @@ class Engine:
     """How to compute, none of which is in the address: it moves embeddings by no more than 1e-5.
 
     Attributes:
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`. batch_size, workers: 0 for a choice by device.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`. batch_size: 0 for what fits into the device's free memory, 128 at most.
+        workers: 0 for a choice by machine. compile, channels_last: torch.compile and its memory order for convolutions.
         skip_broken: keep going over tiles that cannot be read; they are counted in the record.
         shard: (i, n), i from 1: only every n-th block.
     """
@@ -44,6 +45,8 @@ class Engine:
     workers: int = 0
     skip_broken: bool = False
     shard: tuple[int, int] = (1, 1)
+    compile: bool = False
+    channels_last: bool = False
 
     def resolved_device(self) -> str:
         import torch
@@ -77,7 +80,7 @@ def fill(job: Job, engine: Engine, progress: Progress = lambda rows: None) -> in
     """Embed and publish what is missing of an address; return how many tiles were embedded here.
 
     Args:
-        progress: called with the number of rows newly on disk (also those that another process published meanwhile).
+        progress: called with the number of rows that this process has just published.
 
     Raises:
         DataError: tiles that cannot be read, all named, after every other block is published.
@@ -89,7 +92,7 @@ def fill(job: Job, engine: Engine, progress: Progress = lambda rows: None) -> in
     embedded, broken = 0, []
     with Worker(job, engine) as worker, _heartbeat(worker.claims):
         while mine:
-            for block, rows, failed in worker.run(mine):
+            for rows, failed in worker.run(mine):
                 broken += failed
                 embedded += rows
                 progress(rows)
@@ -99,9 +102,14 @@ def fill(job: Job, engine: Engine, progress: Progress = lambda rows: None) -> in
                 time.sleep(0.2)  # another process holds the rest; take over whatever it does not finish
     if broken:
         first = "; ".join(str(b) for b in broken[:5])
+        step = (
+            "; --skip-broken cannot leave out whole blocks."
+            if engine.skip_broken
+            else ", or leave them out with --skip-broken."
+        )
         raise DataError(
             f"{job.index.dataset.name}: {len(broken)} tile{'s' if len(broken) > 1 else ''} cannot be read. {first}{' …' if len(broken) > 5 else ''}. "
-            "Everything else is embedded and kept. Replace these files, or leave them out with --skip-broken."
+            "Everything else is embedded and kept. Replace these files" + step
         )
     return embedded
 
@@ -134,11 +142,24 @@ class Worker:
         self.view = find_view(job.view)
         self.own_transform = type(job.extractor).transform is not FeatureExtractor.transform
         self.device = engine.resolved_device()
-        self.batch_size = engine.batch_size or (16 if self.device == "cpu" else 128)
+        self.batch_size = engine.batch_size
+        self.embed = job.extractor.embed
+        self.behind = 0 if self.device == "cpu" else 1  # an accelerator goes on while the block before is written
+        self.shapes: dict[str, tuple[int, ...]] = {}  # of one tile's readouts, as the first batch gave them
 
     def __enter__(self) -> Worker:
         self.job.extractor.device = self.device
-        _ = _guarded(self.job.extractor, "build", lambda: self.job.extractor.module) if self._has_module() else None
+        if type(self.job.extractor).build is not FeatureExtractor.build:
+            module = _guarded(self.job.extractor, "build", lambda: self.job.extractor.module)
+            if self.engine.channels_last:
+                import torch
+
+                module.to(memory_format=torch.channels_last)
+        if self.engine.compile:
+            import torch
+
+            self.embed = torch.compile(self.job.extractor.embed)
+        self.batch_size = self.engine.batch_size or self._fitting_batch()
         self.pool = ThreadPoolExecutor(self.engine.workers or min(16, max(2, os.cpu_count() or 2)))
         self.writer = ThreadPoolExecutor(1)
         return self
@@ -147,11 +168,20 @@ class Worker:
         self.pool.shutdown(wait=True, cancel_futures=True)
         self.writer.shutdown(wait=True)
 
-    def _has_module(self) -> bool:
-        return type(self.job.extractor).embed is FeatureExtractor.embed
+    def _fitting_batch(self) -> int:
+        """Tiles a batch: 16 on a processor, else what fits beside the weights; 128 for a model that cannot be measured."""
+        from .measure import MOST, free_mb, largest_batch, measure
 
-    def run(self, blocks: list[int]) -> Iterator[tuple[int, int, list[BrokenTile]]]:
-        """Embed those of the blocks that nobody else holds; yield (block, rows published, broken tiles)."""
+        free = free_mb(self.device)
+        if free is None:
+            return 16
+        if not hasattr(self.job.extractor, "skeleton"):
+            return MOST
+        measured = measure(self.job.extractor, 0 if self.job.geometry == "card" else int(self.job.geometry))
+        return largest_batch(measured["memory"]["tile_mb"], free) if "memory" in measured else MOST
+
+    def run(self, blocks: list[int]) -> Iterator[tuple[int, list[BrokenTile]]]:
+        """Embed those of the blocks that nobody else holds; yield (rows published, broken tiles) of each."""
         parts: list[dict[str, Any]] = []
         failed: list[BrokenTile] = []
         pending: deque[tuple[int, list[BrokenTile], Future[int]]] = deque()
@@ -166,17 +196,17 @@ class Worker:
                     }
                 )
             if rows[-1] + 1 == self.job.address.span(block).stop:
-                if pending:
-                    yield self._done(*pending.popleft())
                 pending.append((block, failed, self.writer.submit(self._publish, block, parts, failed)))
                 parts, failed = [], []
+                while len(pending) > self.behind:
+                    yield self._done(*pending.popleft())
         while pending:
             yield self._done(*pending.popleft())
 
-    def _done(self, block: int, failed: list[BrokenTile], future: Future[int]) -> tuple[int, int, list[BrokenTile]]:
+    def _done(self, block: int, failed: list[BrokenTile], future: Future[int]) -> tuple[int, list[BrokenTile]]:
         rows = future.result()
         self.claims.release(block)
-        return block, rows, [] if self.engine.skip_broken else failed
+        return rows, [] if self.engine.skip_broken and rows else failed
 
     def _batches(self, blocks: list[int]) -> Iterator[tuple[int, list[int], list[Any]]]:
         """(block, row numbers, decoded tiles), with reading always a few batches ahead."""
@@ -203,17 +233,19 @@ class Worker:
 
     def _read(self, i: int) -> np.ndarray | BrokenTile:
         """Row i as the pixels (or, by a model's own transform, the floats) that go into a batch."""
+        extractor, geometry = self.job.extractor, self.job.geometry
         try:
             image = self.view(self.reader.read(i))
+            if not self.own_transform:
+                return square(image, extractor.card, geometry)
+            if geometry != "card":
+                from PIL import Image
+
+                image = Image.fromarray(square(image, extractor.card, geometry))
         except BrokenTile as broken:
             return broken
-        extractor, geometry = self.job.extractor, self.job.geometry
-        if not self.own_transform:
-            return square(image, extractor.card, geometry)
-        if geometry != "card":
-            from PIL import Image
-
-            image = Image.fromarray(square(image, extractor.card, geometry))
+        except DataError as error:
+            return BrokenTile(str(self.job.index.table["id"][i]), str(error))
         return np.asarray(_guarded(extractor, "transform", lambda: extractor.transform(image)), dtype=np.float32)
 
     def _forward(self, images: np.ndarray, rows: list[int]) -> dict[str, Any]:
@@ -229,11 +261,14 @@ class Worker:
             mean = torch.tensor(card.mean, device=self.device).view(1, 3, 1, 1)
             std = torch.tensor(card.std, device=self.device).view(1, 3, 1, 1)
             batch = ((batch.permute(0, 3, 1, 2).float() / 255.0) - mean) / std
+        batch = batch.contiguous(
+            memory_format=torch.channels_last if self.engine.channels_last else torch.contiguous_format
+        )
         kind = self.device.split(":")[0]
         half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(card.precision)
         with torch.inference_mode(), torch.autocast(kind, dtype=half) if half else contextlib.nullcontext():
             try:
-                out = _guarded(self.job.extractor, "embed", lambda: self.job.extractor.embed(batch.contiguous()))
+                out = _guarded(self.job.extractor, "embed", lambda: self.embed(batch))
             except torch.OutOfMemoryError as error:
                 raise ModelError(
                     f"{card.name}: out of memory on {self.device} with {len(rows)} tiles a batch. Use --batch-size {max(1, len(rows) // 2)}."
@@ -241,37 +276,66 @@ class Worker:
         return self._checked(out, len(rows))
 
     def _checked(self, out: Any, n: int) -> dict[str, Any]:
-        import torch
-
-        card = self.job.extractor.card
-        found = out if isinstance(out, dict) else {"pooled": out}
-        named = {k: torch.as_tensor(v).float() for k, v in found.items()}
-        shapes = {k: tuple(v.shape) for k, v in named.items()}
-        for name, shape in shapes.items():
-            dims = 4 if name == "grid" else 2
-            if len(shape) != dims or shape[0] != n:
-                wanted = f"({n}, dim, height, width)" if name == "grid" else f"({n}, dim)"
-                raise ModelError(
-                    f"{card.name}: readout {name} has shape {shape} for {n} tiles, not {wanted}. Correct embed() or build()."
-                )
-        lacking = [r for r in card.readouts if r not in shapes]
+        """What embed() gave as {readout: float32 tensor}, or a ModelError that says how it is not what it should be."""
+        card, named = self.job.extractor.card, self._named(out)
+        for name, values in named.items():
+            self._shaped(name, tuple(values.shape), n)
+        lacking = [r for r in dict.fromkeys([*card.readouts, *self.shapes]) if r not in named]
         if lacking:
             raise ModelError(
-                f"{card.name}: the card lists readout {', '.join(lacking)}; the model gave {', '.join(shapes)}. Correct the card or embed()."
+                f"{card.name}: the card lists readout {', '.join(lacking)}, or tiles before had it; the model gave "
+                f"{', '.join(named)}. Correct the card or embed()."
             )
-        vectors = tuple(k for k in shapes if k != "grid")
-        if card.dim is not None and vectors:
-            default = default_readout(card, vectors)
-            width = sum(shapes[p][1] for p in default.split("+") if p in shapes)
-            if width != card.dim:
-                raise ModelError(
-                    f"{card.name}: readout {default} is {width} wide, the card says dim={card.dim}. Correct the card or the model."
-                )
         if self.job.grid:
             if "grid" not in named:
-                raise NotApplicable(f"{card.name} gives no grid: {', '.join(shapes)}.")
+                raise NotApplicable(f"{card.name} gives no grid: {', '.join(named)}.")
             return {"grid": named["grid"]}
-        return {k: named[k] for k in vectors}
+        vectors = {k: v for k, v in named.items() if k != "grid"}
+        if not vectors:
+            raise ModelError(
+                f"{card.name} gave {', '.join(named) or 'nothing'} and no vector a tile. "
+                "Let embed() return (n, dim), or a dict with cls, mean or pooled."
+            )
+        if card.dim is not None:
+            default = default_readout(card, tuple(vectors))
+            width = sum(vectors[p].shape[1] for p in default.split("+") if p in vectors)
+            if width != card.dim:
+                raise ModelError(
+                    f"{card.name}: readout {default} is {width} wide, the card says dim={card.dim}. "
+                    "Correct the card or the model."
+                )
+        return vectors
+
+    def _named(self, out: Any) -> dict[str, Any]:
+        """Names that the store can keep, each with a float32 tensor."""
+        import torch
+
+        card, named = self.job.extractor.card, {}
+        for name, values in (out if isinstance(out, dict) else {"pooled": out}).items():
+            if not str(name).isidentifier() or name in ("id", "broken"):
+                raise ModelError(
+                    f"{card.name}: readout {name!r} cannot be called so. Use cls, mean, pooled, grid or a word of your own."
+                )
+            try:
+                named[str(name)] = torch.as_tensor(values).float()
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ModelError(
+                    f"{card.name}: readout {name} is a {type(values).__name__} that is no tensor ({error}). Correct embed()."
+                ) from error
+        return named
+
+    def _shaped(self, name: str, shape: tuple[int, ...], n: int) -> None:
+        card, wanted = self.job.extractor.card, ("dim", "height", "width") if name == "grid" else ("dim",)
+        if len(shape) != 1 + len(wanted) or shape[0] != n or 0 in shape:
+            raise ModelError(
+                f"{card.name}: readout {name} has shape {shape} for {n} tiles, not ({n}, {', '.join(wanted)}). "
+                "Correct embed() or build()."
+            )
+        before = self.shapes.setdefault(name, shape[1:])
+        if shape[1:] != before:
+            raise ModelError(
+                f"{card.name}: a tile's {name} has shape {before} in one batch and {shape[1:]} in another. Correct embed()."
+            )
 
     def _publish(self, block: int, parts: list[dict[str, Any]], failed: list[BrokenTile]) -> int:
         """Write a finished block; return its number of rows, 0 when broken tiles keep it from being published."""
@@ -280,10 +344,6 @@ class Worker:
         span = self.job.address.span(block)
         if failed and not self.engine.skip_broken or not parts:
             self.refused.add(block)
-            if not parts and self.engine.skip_broken:
-                raise DataError(
-                    f"{self.job.index.dataset.name}: none of the tiles of rows {span.start} to {span.stop - 1} can be read ({failed[0]}). Replace them."
-                )
             return 0
         rows = np.array([r - span.start for p in parts for r in p[""]])
         readouts = {}

@@ -29,12 +29,14 @@ def commit() -> dict[str, Any] | None:
     if not (top / ".git").exists():
         return None
     try:
-        run = lambda *a: subprocess.run(
-            ["git", "-C", str(top), *a], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()  # noqa: E731
-        return {"commit": run("rev-parse", "HEAD"), "dirty": bool(run("status", "--porcelain"))}
+        return {"commit": _git(top, "rev-parse", "HEAD"), "dirty": bool(_git(top, "status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(top: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(top), *words], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
 
 
 def device_name(device: str) -> str:

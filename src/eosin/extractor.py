@@ -11,13 +11,14 @@ import numpy as np
 
 from . import cards
 from .cards import ModelCard
-from .errors import MissingError, NotApplicable, UsageError
+from .errors import DataError, MissingError, NotApplicable, UsageError
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
 PREFERRED = ("cls", "pooled", "mean")
+MAX_PIXELS = 2**28  # 16,384 x 16,384: above any region of interest we know, below what exhausts a laptop
 
 
 class FeatureExtractor:
@@ -81,10 +82,6 @@ class FeatureExtractor:
         """Why weights that are not here cannot be had; None when the model will fetch them as it is built."""
         return None
 
-    def missing_weights(self) -> MissingError:
-        """The error for weights that are not `here`: it says how to get them."""
-        return MissingError(f"The weights of {self.card.name} are not here. Pass --weights FILE.")
-
 
 def _sources(cls: type) -> list[Path]:
     """The files that define a class and its bases, our own and the language's left out."""
@@ -117,6 +114,10 @@ def square(image: Image.Image, card: ModelCard, geometry: str = "card") -> np.nd
     shorter = int(size / card.crop) if geometry == "card" else size
     w, h = image.size
     if min(w, h) != shorter:
+        if not min(w, h) or shorter * shorter * max(w, h) / min(w, h) > MAX_PIXELS:
+            raise DataError(
+                f"is {w}x{h} pixels: too thin to resize its shorter side to {shorter}; cut it into tiles first"
+            )
         w, h = (shorter, int(shorter * h / w)) if w <= h else (int(shorter * w / h), shorter)
         image = image.resize((w, h), PILImage.Resampling[card.interpolation.upper()])
     if (w, h) != (size, size):

@@ -105,7 +105,7 @@ def given(fold: Any) -> np.ndarray:
         DataError: fractions, or fewer than two folds.
     """
     fold = array(fold)
-    if fold.ndim != 1 or (fold.dtype.kind == "f" and not np.equal(fold, np.round(fold)).all()):
+    if fold.ndim != 1 or fold.dtype.kind not in "iuf" or not np.equal(fold, np.round(fold)).all():
         raise DataError("fold must be one whole number a row: the fold in which the row is tested.")
     fold = fold.astype(np.int64)
     if len(np.unique(fold)) < 2 or fold.max() < 0:

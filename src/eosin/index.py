@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,13 @@ import numpy as np
 from .cards import fingerprint, plain
 from .dataset import Dataset
 from .errors import DataError, EosinError
+from .files import publish
 from .table import Table
 
 WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last megabyte
 END = 2**20
+TICK = 50_000_000  # nanoseconds; file systems count time in steps of up to some ten milliseconds
+UNSURE = -2  # a mark that no file has
 PIXELS = ("id", "source", "x", "y", "w", "h", "row", "key", "level")
 
 Progress = Callable[[int, int], None]
@@ -68,6 +73,7 @@ def open_index(
     kept = _load(folder / "index.npz")
     if kept is not None and _unchanged(root, kept):
         return _index(dataset, root, folder, kept["table"], kept["hash"])
+    began = time.time_ns()
     table = _items(dataset, root)
     sources, inverse = np.unique(table["source"], return_inverse=True)
     stats = _stats(root, sources, dataset.name)
@@ -86,8 +92,10 @@ def open_index(
             hashes[i] = digest
             if progress and (done % 256 == 0 or done == len(fresh)):
                 progress(done, len(fresh))
-    watched = sorted({*table.watched, *_folders(root, sources)})
-    _save(folder, table, sources.tolist(), stats, hashes, watched)
+    # what changed while we read, or within the clock's tick before, may hold more than we saw: not to be trusted again
+    marks = _marks(sorted({*table.watched, *_folders(root, sources)}))
+    marks = {path: mark if mark < began - TICK else UNSURE for path, mark in marks.items()}
+    _save(folder, table, sources.tolist(), stats, hashes, marks)
     return _index(dataset, root, folder, table, hashes, sources, inverse)
 
 
@@ -99,7 +107,7 @@ def _items(dataset: Dataset, root: Path) -> Table:
         raise
     except PermissionError as error:
         raise DataError(f"{dataset.name}: {error.filename} may not be read. Change its permissions.") from error
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except Exception as error:
         raise DataError(
             f"{dataset.name}: {root} could not be indexed ({type(error).__name__}: {error}). Compare it with `bench data where {dataset.name}`; --debug shows where it failed."
         ) from error
@@ -172,7 +180,7 @@ def _stats(root: Path, sources: np.ndarray, name: str) -> np.ndarray:
         try:
             stat = os.stat(f"{base}/{source}" if source else base)
             out[i] = stat.st_size, stat.st_mtime_ns
-        except OSError:
+        except (OSError, ValueError):  # a name with a zero byte is a ValueError
             absent.append(source)
     if absent:
         raise DataError(
@@ -191,17 +199,19 @@ def _folders(root: Path, sources: np.ndarray) -> set[str]:
     return found
 
 
-def _marks(paths: list[str]) -> np.ndarray:
+def _marks(paths: Iterable[str]) -> dict[str, int]:
+    """When each file or folder was changed, in nanoseconds; -1 when it is gone."""
+
     def mark(path: str) -> int:
         with contextlib.suppress(OSError):
             return os.stat(path).st_mtime_ns
         return -1
 
-    return np.array([mark(p) for p in paths], dtype=np.int64)
+    return {p: mark(p) for p in paths}
 
 
 def _unchanged(root: Path, kept: dict[str, Any]) -> bool:
-    if not np.array_equal(_marks(kept["watched"]), kept["marks"]):
+    if _marks(kept["marks"]) != kept["marks"]:
         return False
     try:
         return np.array_equal(_stats(root, np.asarray(kept["sources"]), ""), kept["stats"])
@@ -210,71 +220,30 @@ def _unchanged(root: Path, kept: dict[str, Any]) -> bool:
 
 
 def _save(
-    folder: Path, table: Table, sources: list[str], stats: np.ndarray, hashes: list[str], watched: list[str]
+    folder: Path, table: Table, sources: list[str], stats: np.ndarray, hashes: list[str], marks: dict[str, int]
 ) -> None:
-    """table.csv for people, index.npz for us (text columns as one blob each: fast to read, small)."""
+    """table.csv for people, index.npz for us: numbers as arrays, everything else as one JSON text."""
     table.write_csv(folder / "table.csv")
-    text = {f"text:{n}": v for n, v in table.columns.items() if v.dtype.kind == "U"}
-    lists = {
-        "list:sources": sources,
-        "list:hash": hashes,
-        "list:watched": watched,
-        "list:classes": list(table.classes),
-        "list:target_names": list(table.target_names),
-        "list:warnings": table.warnings,
-        "list:watch_also": list(table.watched),
-    }
-    blobs = {
-        n: np.frombuffer(("\n".join(v) + "\n" * bool(len(v))).encode(), np.uint8) for n, v in (text | lists).items()
-    }
-    arrays = {f"number:{n}": v for n, v in table.columns.items() if v.dtype.kind != "U"}
-    arrays |= {
-        "stats": stats,
-        "marks": _marks(watched),
-        "counts": np.array(list(table.counts.values()), np.int64),
-        "list:counted": np.frombuffer("".join(f"{k}\n" for k in table.counts).encode(), np.uint8),
-    }
+    text = {n: v.tolist() for n, v in table.columns.items() if v.dtype.kind == "U"}
+    own = {n: getattr(table, n) for n in ("classes", "target_names", "warnings", "counts", "watched")}
+    words = {"order": list(table.columns), "text": text, "own": own, "sources": sources, "hash": hashes, "marks": marks}
+    arrays = {f"number:{n}": v for n, v in table.columns.items() if n not in text}
     if table.target is not None:
         arrays["target"] = table.target
     buffer = io.BytesIO()
-    np.savez(buffer, **blobs, **arrays)  # type: ignore[arg-type]
-    temporary = folder / f".index.{os.getpid()}"
+    np.savez(buffer, words=np.frombuffer(json.dumps(words).encode(), np.uint8), stats=stats, **arrays)  # type: ignore[arg-type]
     with contextlib.suppress(OSError):  # an index that cannot be kept costs time at the next look
-        temporary.write_bytes(buffer.getbuffer())
-        os.replace(temporary, folder / "index.npz")
+        publish(folder / "index.npz", buffer.getbuffer())
 
 
 def _load(path: Path) -> dict[str, Any] | None:
     """What `_save` wrote; None when it is absent or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            raw = {n: file[n] for n in file.files}
-        lists = {n[5:]: v.tobytes().decode().split("\n")[:-1] for n, v in raw.items() if n.startswith("list:")}
-        columns = {
-            n[5:]: np.array(v.tobytes().decode().split("\n")[:-1]) for n, v in raw.items() if n.startswith("text:")
-        }
-        columns |= {n[7:]: v for n, v in raw.items() if n.startswith("number:")}
-        order = [n.split(":", 1)[1] for n in raw if n.startswith(("text:", "number:"))]
-        table = Table(
-            {n: columns[n] for n in order},
-            tuple(lists["classes"]),
-            raw.get("target"),
-            tuple(lists["target_names"]),
-            lists["warnings"],
-            dict(zip(lists["counted"], raw["counts"].tolist(), strict=True)),
-            tuple(lists["watch_also"]),
-        )
-        return {
-            "table": table,
-            "stats": raw["stats"],
-            "marks": raw["marks"],
-            "sources": lists["sources"],
-            "hash": lists["hash"],
-            "watched": lists["watched"],
-        }
-    except (OSError, ValueError, KeyError, EOFError, IndexError):
+            words = json.loads(file["words"].tobytes())
+            columns = {n: words["text"].get(n) or file[f"number:{n}"] for n in words["order"]}
+            own = {k: tuple(v) if isinstance(v, list) and k != "warnings" else v for k, v in words["own"].items()}
+            table = Table(columns, target=file["target"] if "target" in file else None, **own)
+            return {"table": table, "stats": file["stats"], **{k: words[k] for k in ("sources", "hash", "marks")}}
+    except Exception:  # zip, zlib, numpy and json each have errors of their own: a damaged index is made again
         return None
-    except Exception as error:  # zipfile.BadZipFile and relatives: a damaged index is made again
-        if type(error).__module__ in ("zipfile", "zlib"):
-            return None
-        raise

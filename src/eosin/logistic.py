@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 
 from .arrays import blocks, matrix
-from .descent import descend
+from .descent import NEVER, descend
 from .errors import DataError, UsageError
 
 CELLS = 2**25  # logits held at once (rows x problems x classes); about eight arrays of this size live together
 ROWS = 8192  # rows turned at a time
-NEVER = -1e4  # the logit of a class that a split does not train on: its probability is 0
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Fit:
     Attributes:
         split, index: which row of `train`, which of the C's.
         coef, intercept: (k, d) and (k,), k = 1 for two classes; in the units of X.
-        decision: (n, k) logits of every row of X.
+        decision: (n, k) float64 logits of every row of X.
         iterations: steps taken. converged: False where they ran out.
     """
 
@@ -53,7 +52,7 @@ def logistic_path(
     *,
     scale: str = "none",
     dtype: str = "float32",
-    tol: float = 1e-6,
+    tol: float = 1e-7,
     max_iter: int = 1000,
     device: str | None = None,
 ) -> Iterator[Fit]:
@@ -80,34 +79,34 @@ def logistic_path(
     if not (C > 0).all() or scale not in ("none", "standard"):
         raise UsageError(f"C must be positive and scale none or standard, not C={C.min():g}, scale={scale!r}.")
     classes = int(y.max()) + 1
-    present = np.stack([np.bincount(y[rows], minlength=classes) > 0 for rows in train])
-    for split, there in enumerate(present):
-        if there.sum() < 2:
+    counts = np.stack([np.bincount(y[rows], minlength=classes) for rows in train])
+    for split, count in enumerate(counts):
+        if (count > 0).sum() < 2:
             raise DataError(f"Split {split} trains on one class only. Give it rows of at least two classes.")
     solver = _Solver(C, classes, dtype, tol, max_iter, device)
     if scale == "none":
-        yield from solver.solve(X, y, train, present, range(len(train)))
+        yield from solver.solve(X, y, train, counts, range(len(train)))
         return
     for split, rows in enumerate(train):
-        yield from solver.solve(X, y, train[[split]], present[[split]], [split], _deviation(X, rows))
+        yield from solver.solve(X, y, train[[split]], counts[[split]], [split], _deviation(X, rows))
 
 
 def probabilities(decision: np.ndarray) -> np.ndarray:
     """(n, classes) float64 probabilities of (n, k) logits; k = 1 means two classes."""
-    z = decision.astype(np.float64)
-    if z.shape[1] == 1:
-        z = np.hstack([np.zeros_like(z), z])
+    z = _columns(decision)
     z = np.exp(z - z.max(1, keepdims=True))
     return z / z.sum(1, keepdims=True)
 
 
 def log_loss(decision: np.ndarray, y: np.ndarray) -> float:
     """Mean of -log p(true class), from the logits, so that a confident mistake is not clipped."""
-    z = decision.astype(np.float64)
-    if z.shape[1] == 1:
-        z = np.hstack([np.zeros_like(z), z])
+    z = _columns(decision)
     top = z.max(1)
     return float((top + np.log(np.exp(z - top[:, None]).sum(1)) - z[np.arange(len(y)), y]).mean())
+
+
+def _columns(decision: np.ndarray) -> np.ndarray:
+    return np.hstack([np.zeros_like(decision), decision]) if decision.shape[1] == 1 else decision
 
 
 def _deviation(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -126,7 +125,7 @@ class _Solver:
     max_iter: int
     device: str | None
 
-    def solve(self, X, y, train, present, names, unit=1.0) -> Iterator[Fit]:
+    def solve(self, X, y, train, counts, names, unit=1.0) -> Iterator[Fit]:
         """X / unit, each split x C: as many at a time as CELLS allows, neighbouring C's of all splits together."""
         import torch
 
@@ -139,19 +138,22 @@ class _Solver:
         problems = [(split, c) for c in range(len(self.C)) for split in range(len(train))]
         size = max(1, CELLS // (len(X) * width))
         for batch in (problems[i : i + size] for i in range(0, len(problems), size)):
-            splits = [split for split, _ in batch]
+            splits, at = [split for split, _ in batch], [c for _, c in batch]
             mask = torch.from_numpy(train[splits].T).to(device, Z.dtype)
-            rows = train[splits].sum(1)
-            penalty = torch.from_numpy(1 / (self.C[[c for _, c in batch]] * rows)).to(device)
-            start = torch.zeros(len(batch), width, dtype=Z.dtype, device=device)
-            if width > 1:
-                start[torch.from_numpy(~present[splits]).to(device)] = NEVER
-            for p, w, logits, steps, converged in descend(Z, target, mask, penalty, start, self.tol, self.max_iter):
+            penalty = torch.from_numpy(1 / (self.C[at] * train[splits].sum(1))).to(device)
+            start = np.stack([_prior(counts[split], width) for split in splits])
+            offset = torch.from_numpy(start).to(device, Z.dtype)
+            for p, w, z, steps, solved in descend(Z, target, mask, penalty, offset, self.tol, self.max_iter):
                 coef = (axes @ w[:-1].double()).T.cpu().numpy() / unit
-                intercept = (w[-1] + start[p]).double().cpu().numpy() - coef @ centre
-                yield Fit(
-                    names[batch[p][0]], batch[p][1], coef, intercept, logits.cpu().numpy().copy(), steps, converged
-                )
+                intercept = w[-1].double().cpu().numpy() + start[p] - coef @ centre
+                decision = z.double().cpu().numpy() + start[p]
+                yield Fit(names[splits[p]], at[p], coef, intercept, decision, steps, solved)
+
+
+def _prior(count: np.ndarray, width: int) -> np.ndarray:
+    """(width,) the logits of the class shares, where every descent starts."""
+    logits = np.where(count > 0, np.log(np.maximum(count, 1)), NEVER)
+    return logits[1:] - logits[:1] if width == 1 else logits - logits[count > 0].mean() * (count > 0)
 
 
 def _turned(X, unit, dtype: str, device) -> tuple[Any, np.ndarray, Any]:

@@ -95,6 +95,7 @@ def _here(desk: Desk, dataset: Any) -> str:
 @click.command()
 @click.argument("name")
 @click.option("--weights", type=click.Path(), help="A local weights file instead of the card's.")
+@click.option("--fit", "room", help="Of a model: which batch fits into a card's memory, as in --fit 24GB.")
 @common
 def show(name: str, **o: Any) -> None:
     """Show one model, dataset, protocol, benchmark or suite: its card, and what is known of it here."""
@@ -154,15 +155,17 @@ def _facts(desk: Desk, name: str, o: dict[str, Any]) -> dict[str, Any]:
         ]
         raise unknown("model, dataset, protocol, benchmark or suite", name, known, "bench list models")
     weights = o["weights"] and str(Path(o["weights"]).absolute())
-    return model_facts(catalogue.model(name, weights=weights))
+    return model_facts(catalogue.model(name, weights=weights), o["room"])
 
 
-def model_facts(model: Any) -> dict[str, Any]:
+def model_facts(model: Any, room: str | None = None) -> dict[str, Any]:
     """The card, what the network measures (built without memory for weights), and whether the weights are here."""
-    from .measure import measure
+    from .measure import fit, measure
 
     facts = {"is": "model", **plain(model.card), "weights": model.available()}
-    return {**facts, **{k: v for k, v in measure(model).items() if v is not None}}
+    measured = measure(model)
+    facts |= {k: v for k, v in measured.items() if v is not None}
+    return facts if room is None else {**facts, "fit": fit(measured, room)}
 
 
 @click.command()
@@ -245,13 +248,16 @@ def plugins(**o: Any) -> None:
 
 
 @click.command()
+@click.option(
+    "--models", is_flag=True, help="Say of every model whether it can be loaded on this machine, and why not."
+)
 @common
-def doctor(**o: Any) -> None:
+def doctor(models: bool, **o: Any) -> None:
     """Check this installation: PASS, WARN or FAIL, each with a fix."""
     desk = Desk(o)
-    from .checkup import checkup
+    from .checkup import checkup, models_checkup
 
-    found = checkup(desk.places)
+    found = models_checkup(desk.catalogue) if models else checkup(desk.places)
     if not desk.console.as_json:
         for row in found:
             print(

@@ -15,13 +15,16 @@ import pluggy
 from . import hookspecs
 from .benchmark import Benchmark, Protocol
 from .cards import NAME_CHARS, Card, ModelCard, SuiteCard
-from .dataset import BUILT_IN, Dataset
+from .dataset import Dataset
 from .errors import CardError, EosinError, NameTaken, PluginError, UsageError, unknown
 from .extractor import FeatureExtractor
+from .folders import BUILT_IN
+from .precomputed import Precomputed
 from .recipe import DistillationRecipe
 from .registry import Registry, read_card, read_registry
 
 HARNESS = "eosin"
+PRECOMPUTED = "precomputed"
 
 
 @dataclass
@@ -109,16 +112,19 @@ class Catalogue:
             plugin.error = text if isinstance(error, EosinError) else f"{type(error).__name__}: {text}"
             return None
 
-    def _ask(self, plugin: Plugin, hook: str, **arguments: Any) -> Any:
+    def _call(self, plugin: Plugin, hook: str, **arguments: Any) -> Any:
+        """One hook of one plugin; whatever it raises."""
         others = [p.object for p in self._sound() if p is not plugin]
-        caller = self.manager.subset_hook_caller(hook, remove_plugins=others)
-        found = self._guard(plugin, lambda: caller(**arguments))
+        found = self.manager.subset_hook_caller(hook, remove_plugins=others)(**arguments)
         return found[0] if found else None
+
+    def _ask(self, plugin: Plugin, hook: str, **arguments: Any) -> Any:
+        return self._guard(plugin, partial(self._call, plugin, hook, **arguments))
 
     def _gather(self, section: str, word: str, wanted: type, cards: list[Any]) -> Shelf:
         shelf = Shelf(word)
         for plugin in self._sound():
-            for thing in self._things(plugin, section, cards):
+            for thing in self._things(plugin, section, cards, shelf):
                 card = getattr(thing, "card", None)
                 if not isinstance(thing, wanted) or not isinstance(card, Card):
                     plugin.error = f"provide_{section} gave {thing!r}, which is not a {wanted.__name__} with a card"
@@ -127,9 +133,21 @@ class Catalogue:
                 plugin.provides.setdefault(section, []).append(card.name)
         return shelf
 
-    def _things(self, plugin: Plugin, section: str, cards: list[Any]) -> list[Any]:
-        """What a plugin's hook returns; a hook may be a generator that fails half-way."""
-        return self._guard(plugin, lambda: list(self._ask(plugin, f"provide_{section}", cards=cards) or [])) or []
+    def _things(self, plugin: Plugin, section: str, cards: list[Any], shelf: Shelf) -> list[Any]:
+        """What a plugin's hook returns. One bad row does not cost the others: the hook is then asked row by row."""
+        hook = f"provide_{section}"
+        try:
+            return list(self._call(plugin, hook, cards=cards) or [])
+        except EosinError:
+            found = list(self._ask(plugin, hook, cards=[]) or [])
+        except Exception:  # a stranger's hook may raise anything
+            return list(self._ask(plugin, hook, cards=cards) or [])
+        for card in cards:
+            try:
+                found += [t for t in self._call(plugin, hook, cards=[card]) or [] if getattr(t, "card", None) == card]
+            except EosinError as error:
+                shelf.problems[card.name] = str(error)
+        return found
 
     def _cards(self, section: str) -> list[tuple[str, Any]]:
         return [(origin, card) for origin, file in self.files for card in getattr(file, section)]
@@ -144,9 +162,8 @@ class Catalogue:
         for origin, card in rows:
             thing = shelf.things.get(card.name)
             if thing is None:
-                shelf.problems[card.name] = (
-                    f"{origin}: {word} {card.name} has kind {card.kind!r}, which no installed plugin provides. `bench plugins` lists them."
-                )
+                nobody = f"{origin}: {word} {card.name} has kind {card.kind!r}, which no installed plugin provides. `bench plugins` lists them."
+                shelf.problems.setdefault(card.name, nobody)
             elif thing.card is not card and card.name not in shelf.clashes:
                 shelf.clashes[card.name] = [shelf.origin[card.name], origin]
         return shelf
@@ -154,6 +171,10 @@ class Catalogue:
     @cached_property
     def models(self) -> Shelf:
         shelf = self._with_rows("models", "model", FeatureExtractor)
+        for origin, card in self._cards("models"):
+            if card.kind == PRECOMPUTED:
+                shelf.add(card.name, Precomputed(card), origin)
+                shelf.problems.pop(card.name, None)
         for thing in list(shelf.things.values()):
             for alias in thing.card.aliases:
                 shelf.things.setdefault(alias, thing)
@@ -234,8 +255,10 @@ class Catalogue:
         return thing
 
     def _from_card(self, card: Any) -> FeatureExtractor:
+        if card.kind == PRECOMPUTED:
+            return Precomputed(card)
         for plugin in self._sound():
-            for thing in self._ask(plugin, "provide_models", cards=[card]) or []:
+            for thing in self._call(plugin, "provide_models", cards=[card]) or []:
                 if thing.card.name == card.name and thing.card.kind == card.kind:
                     return thing
         raise CardError(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .cards import ModelCard, fingerprint
+from .cards import fingerprint
 from .errors import DataError, MissingError
 from .extractor import FeatureExtractor
 from .index import Index
@@ -20,18 +20,26 @@ from .index import Index
 class Precomputed(FeatureExtractor):
     """Looks embeddings up by tile id (or slide and position); never embeds."""
 
-    def __init__(self, card: ModelCard) -> None:
-        super().__init__(card)
-        self.folder = Path(card.weights or card.arch).expanduser()
-        if not self.folder.exists():
+    @property
+    def folder(self) -> Path:
+        """What the card names; MissingError when nothing is there."""
+        folder = Path(self.card.weights or self.card.arch).expanduser()
+        if not folder.exists():
             raise MissingError(
-                f"There is nothing at {self.folder}. Give the folder that holds <dataset>.npz, .h5 or .csv, or one .h5 a slide: --model precomputed:DIR."
+                f"There is nothing at {folder}. Give the folder that holds <dataset>.npz, .h5 or .csv, or one .h5 a slide: "
+                "--model precomputed:DIR."
             )
+        return folder
+
+    def weight_file(self) -> None:
+        """None: the whole folder counts, see `fingerprint`."""
+        return None
 
     def fingerprint(self, memory: Any = None) -> str:
         """Over the size and time of each file: a changed file is another address."""
-        files = sorted(p for p in self.folder.rglob("*") if p.is_file()) if self.folder.is_dir() else [self.folder]
-        return fingerprint([[str(p.relative_to(self.folder)), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
+        folder = self.folder
+        files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else [folder]
+        return fingerprint([[str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
 
     def rows(self, index: Index) -> np.ndarray:
         """(n, d) float32 in the order of the dataset's table.

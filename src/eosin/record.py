@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import StoreError
+from .files import publish
 
 ENCODING, VERSION = "eosin-record", "1"
 
@@ -56,12 +55,11 @@ def write(path: Path, record: Mapping[str, Any], predictions: Mapping[str, np.nd
         ensure_ascii=False,
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if predictions is not None:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **{k: _storable(v) for k, v in predictions.items()})  # type: ignore[arg-type]
-            _publish(predictions_path(path), buffer.getvalue())
-        _publish(path, (text + "\n").encode())
+            publish(predictions_path(path), buffer.getvalue())
+        publish(path, (text + "\n").encode())
     except OSError as error:
         raise StoreError(
             f"Cannot write {path}: {error.strerror}. Name a folder that you may write, with room, with --results; the embeddings are kept."
@@ -75,16 +73,6 @@ def predictions_path(path: Path) -> Path:
 def _storable(values: Any) -> np.ndarray:
     arr = np.asarray(values)
     return arr.astype(str) if arr.dtype.kind == "O" else arr
-
-
-def _publish(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -286,7 +286,7 @@ def join(X: np.ndarray, keep: np.ndarray, job: Job, label: str = "label") -> Emb
         )
     y, classes = table.known(label), table.classes
     if label != "label" and y is not None:
-        from .dataset import read_labels
+        from .manifest import read_labels
 
         y, classes = read_labels(job.index.path, [str(v) for v in y.tolist()])
     if y is not None:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from .errors import StoreError
+from .files import publish
 
 ENCODING, VERSION = "eosin-embeddings", "1"
 HEAD = 512
@@ -376,7 +377,4 @@ class Memory:
 
     def _save(self) -> None:
         with contextlib.suppress(OSError):  # a memory that cannot be kept costs time, not correctness
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(self.known))
-            os.replace(temporary, self.path)
+            publish(self.path, json.dumps(self.known).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DataError, StoreError
+from .files import publish
 
 TEXT = ("id", "source", "split", "group", "slide", "centre")
 WHOLE = ("label", "fold", "x", "y", "w", "h", "row", "level")
@@ -96,14 +97,12 @@ class Table:
     def write_csv(self, path: Path) -> None:
         """Written beside its place and renamed; unknown values are empty."""
         names = list(FIRST) + [n for n in self.columns if n not in FIRST]
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(names)
+        writer.writerows(zip(*(_texts(self[n]) for n in names), strict=True))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "w", newline="", encoding="utf-8") as handle:
-                writer = csv.writer(handle)
-                writer.writerow(names)
-                writer.writerows(zip(*(_texts(self[n]) for n in names), strict=True))
-            os.replace(temporary, path)
+            publish(path, text.getvalue().encode())
         except OSError as error:
             raise StoreError(
                 f"Cannot write the index {path}: {error.strerror}. Set EOSIN_HOME to a folder with space that you may write."
@@ -155,7 +154,7 @@ def numbers(path: Path, name: str, values: Sequence[str], whole: bool = False) -
             continue
         try:
             out[i] = int(value) if whole else float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise DataError(
                 f"{path}, line {i + 2}: {name} is {value!r}, not a {'whole ' if whole else ''}number."
             ) from None

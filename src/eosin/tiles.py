@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DataError
+from .extractor import MAX_PIXELS
 from .table import Table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_PIXELS = 2**28  # 16,384 x 16,384: above any region of interest we know, below what exhausts a laptop
 ARRAYS = (".h5", ".hdf5")
 
 
@@ -54,7 +54,7 @@ class Reader:
             return load_rgb(path)
         except BrokenTile:
             raise
-        except (DataError, OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+        except Exception as error:  # a damaged file may make a decoder raise anything
             raise BrokenTile(str(table["id"][i]), str(error) or type(error).__name__) from error
 
     def _box(self, path: Path, i: int) -> Image:
@@ -107,11 +107,11 @@ def load_rgb(path: Path) -> Image:
             raise DataError(
                 f"has {image.width * image.height:,} pixels, more than {MAX_PIXELS:,}; cut it into tiles first"
             )
+        deep = any(";16" in str(t[-1]) for t in image.tile)
+        if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1", "YCbCr", "RGBX") or deep:
+            raise DataError(f"is a {'16-bit ' if deep else ''}{image.mode} image; convert it to 8-bit RGB")
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             return _on_white(image)
-        deep = any(";16" in str(t[-1]) for t in image.tile)
-        if image.mode not in ("RGB", "L", "P", "1", "YCbCr", "RGBX") or deep:
-            raise DataError(f"is a {'16-bit ' if deep else ''}{image.mode} image; convert it to 8-bit RGB")
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")
 

@@ -24,7 +24,13 @@ def compute(command: Any) -> Any:
         click.option(
             "--workers", default=0, type=click.IntRange(min=0), help="Threads that read tiles (default: by machine)."
         ),
-        click.option("--batch-size", default=0, type=click.IntRange(min=0), help="Tiles a batch (default: by device)."),
+        click.option(
+            "--channels-last", is_flag=True, help="Pixels in the order that convolutions like; for CNNs on a GPU."
+        ),
+        click.option(
+            "--compile", is_flag=True, help="torch.compile: a minute more to start, then faster; for long runs."
+        ),
+        click.option("--batch-size", default=0, type=click.IntRange(min=0), help="Tiles a batch (default: what fits)."),
         click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps."),
         click.option(
             "--precision",
@@ -63,7 +69,8 @@ def chosen_models(desk: Desk, o: dict[str, Any]) -> list[Any]:
 def engine(o: dict[str, Any], shard: tuple[int, int] = (1, 1)) -> Any:
     from .embed import Engine
 
-    return Engine(o["device"], o["batch_size"], o["workers"], o["skip_broken"], shard)
+    speed = {"compile": o["compile"], "channels_last": o["channels_last"]}
+    return Engine(o["device"], o["batch_size"], o["workers"], o["skip_broken"], shard, **speed)
 
 
 @click.command()
