@@ -149,6 +149,18 @@ def test_every_key_of_a_record_is_documented():
     assert documented == keys
 
 
+DESIGNED = (
+    "__init__ errors cards record hookspecs extractor dataset benchmark recipe views metrics probes folds stats tiling "
+    "store embed distill plugins run leaderboard report cli console"
+)
+
+
+def test_every_file_of_the_core_beyond_the_design_is_explained():
+    text = (DOCS / "decisions" / "0003-more-files-in-the-core.md").read_text()
+    explained = {name for row in re.findall(r"^\| (`.*?) \|", text, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert explained == {p.stem for p in (TOP / "src" / "eosin").glob("*.py")} - set(DESIGNED.split())
+
+
 def test_the_store_page_has_the_constants_of_the_code():
     from eosin import store
 
@@ -171,6 +183,13 @@ def test_printed_plugins_are_the_tested_files(page, thing):
     texts = [text for _, _, text in blocks(page)]
     for file in (f"eosin_{thing}.py", "pyproject.toml"):
         assert (folder / file).read_text() in texts, f"docs/{page} does not print {folder.name}/{file} as it is"
+
+
+def test_the_readme_prints_the_same_card_and_class():
+    readme = [text for _, _, text in (m.groups() for m in FENCE.finditer((TOP / "README.md").read_text()))]
+    assert next(text for mark, _, text in blocks("write-a-model.md") if mark == "card") in readme
+    mine = (TOP / "tests" / "third_party" / "eosin-mine" / "eosin_mine.py").read_text()
+    assert mine.partition("\n")[2] in readme, "the class, without the comment that names its file"
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text()], ids=lambda p: p.stem)

@@ -147,6 +147,7 @@ def test_debug_shows_the_traceback(tiny):
 
 BAD = '''
 import eosin
+import eosin.errors
 
 
 class Broken(eosin.FeatureExtractor):
@@ -157,8 +158,8 @@ class Broken(eosin.FeatureExtractor):
 
 class Away(eosin.FeatureExtractor):
     card = eosin.ModelCard("away", size=16)
-    def available(self):
-        return "missing"
+    def build(self):
+        raise eosin.errors.MissingError("The weights of away are missing. Fetch them.")
 
 
 class Loud(eosin.FeatureExtractor):
@@ -250,7 +251,7 @@ def test_available_runs_what_is_there(tiny, bad):
     assert done.code == 3 and len(done.json["records"]) == 1 and len(done.json["missing"]) == 1
 
 
-def test_a_model_that_says_its_weights_are_missing(tiny, bad):
+def test_a_model_whose_weights_turn_out_to_be_missing(tiny, bad):
     done = bench("run", "-m", "away", "-b", "plain", "--json")
     assert done.code == 3 and "away" in done.json["missing"][0] and "Traceback" not in done.err
     assert bench("embed", "-m", "away", "-d", "tiny").code == 3

@@ -39,7 +39,8 @@ class FoldPCA:
             count, total, square = count + n, total + s, square + g
         mean = total / count
         axes = _first_axes(square / count - np.outer(mean, mean), min(n_components, count - 1)).astype(self.X.dtype)
-        return np.concatenate([(self.X[b] - self.centre) @ axes for b in blocks(len(self.X), ROWS)])
+        origin = (mean @ axes).astype(self.X.dtype)  # the training rows' mean: cosines are seen from there
+        return np.concatenate([(self.X[b] - self.centre) @ axes - origin for b in blocks(len(self.X), ROWS)])
 
     def _moments(self, rows: np.ndarray) -> Moments:
         """Of the rows less the centre of all, so that a far origin costs no digits."""

@@ -33,7 +33,8 @@ class HestRidge(eosin.Protocol):
                 "null", ("null", "skip"), doc="A gene without a correlation: the fold is null, or the gene is left out."
             ),
             "folds": eosin.Option(
-                0, doc="Where neither fold nor split is given: 0 leaves one group out, K packs the groups into K folds."
+                0,
+                doc="K packs the groups (patients) into K folds, whatever `split` says; 0: the given split, else one group left out.",
             ),
         },
         metrics=("pearson",),
@@ -116,7 +117,7 @@ def _folds(emb: Any, k: int) -> tuple[Iterator[tuple[int, np.ndarray, np.ndarray
     """(fold, training rows, test rows) of each fold, and a sentence on where they come from."""
     if emb.fold is not None and (np.asarray(emb.fold) >= 0).any():
         return _each(np.asarray(emb.fold)), "Folds: as given; a row without one trains in every fold."
-    if emb.split is not None and {"train", "test"} <= set(emb.split.tolist()):
+    if not k and emb.split is not None and {"train", "test"} <= set(emb.split.tolist()):
         train, test = (np.flatnonzero(emb.split == name) for name in ("train", "test"))
         return iter([(0, train, test)]), "Folds: one, the given train and test splits."
     for word in ("group", "slide"):

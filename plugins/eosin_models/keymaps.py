@@ -155,12 +155,16 @@ def dinov2(state: State, module: Any) -> State:
 
 
 def dinov3(state: State, module: Any) -> State:
-    """DINOv3's own names (GenBio-PathFM), by timm's filter; wrapped when the tower runs the network a channel at a time."""
+    """DINOv3's own names (GenBio-PathFM), by timm's filter."""
     from timm.models.eva import checkpoint_filter_fn
 
-    trunk = getattr(module, "trunk", None)
-    out = checkpoint_filter_fn(state, module if trunk is None else trunk)
-    return out if trunk is None else {f"trunk.{k}": v for k, v in out.items()}
+    biases = [k for k in state if k.endswith("attn.qkv.bias")]
+    if not any(hasattr(m, "q_bias") and m.q_bias is not None for m in module.modules()):
+        for key in biases:  # timm leaves them out when its network has none, whatever they hold
+            if state[key].any():
+                raise KeyError(f"{key} is not zero and the architecture has no such bias")
+        state = {k: v for k, v in state.items() if k not in biases}
+    return checkpoint_filter_fn(state, module)
 
 
 def ctranspath(state: State, module: Any = None) -> State:

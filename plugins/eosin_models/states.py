@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -29,8 +30,11 @@ def read(path: Path, name: str) -> dict:
             from safetensors.torch import load_file
 
             return load_file(path)
+        _no_page(path)
         _no_bomb(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on formats is for those who write them
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # safetensors, zipfile and the unpickler each have errors of their own
         raise ModelError(f"{name}: {path} cannot be loaded safely: {_reason(error)}. Use a .safetensors file, or save plain tensors where you trust the file: torch.save(model.state_dict(), FILE).") from error
     for _ in range(2):
@@ -49,6 +53,16 @@ def _is_safetensors(path: Path) -> bool:
     with open(path, "rb") as handle:
         head = handle.read(9)
     return path.suffix == ".safetensors" or (head[8:9] == b"{" and not head.startswith(b"PK"))
+
+
+def _no_page(path: Path) -> None:
+    """What a browser or git leaves where a weights file should be."""
+    with open(path, "rb") as handle:
+        head = handle.read(200).lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ValueError("it is a web page, such as a login or warning page; download the file itself")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError("it is a git-lfs pointer; run `git lfs pull`")
 
 
 def _no_bomb(path: Path) -> None:
@@ -73,9 +87,12 @@ def _plain(tensor) -> bool:
 def _reason(error: Exception) -> str:
     """The first sentence; for a refused pickle the global it asked for."""
     text = str(error)
-    asked = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand)[^\w]*([\w.]+)", text)
+    asked = re.search(r"GLOBAL (\w+\.[\w.]*\w)", text)
     if asked:
-        return f"it asks Python to call {asked[1] or asked[2]}, which a weights file has no need for"
+        return f"it asks Python to call {asked[1]}, which a weights file has no need for"
+    broken = re.search(r"WeightsUnpickler error:\s*(.+)", text)
+    if broken:
+        return f"it is no plain pickle of tensors ({broken[1].rstrip('. ')})"
     return f"{type(error).__name__}: {text.splitlines()[0]}".rstrip(". ") if text else type(error).__name__
 
 

@@ -40,8 +40,8 @@ class Timm(eosin.FeatureExtractor):
         module = self.skeleton()
         if set(dict(module.named_buffers())) - set(module.state_dict()):
             module = self.network()  # it computes buffers that no file holds
-        weights.load(module, card, path)
-        return module
+        weights.load(module.trunk if getattr(module, "bare", False) else module, card, path)
+        return module.loaded() if hasattr(module, "loaded") else module
 
     def network(self):
         """The network with fresh weights, on torch's default device.

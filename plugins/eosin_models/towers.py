@@ -38,7 +38,9 @@ class ConvStem(nn.Module):
 
 
 class Tower(nn.Module):
-    """A trunk and what comes after it."""
+    """A trunk and what comes after it. `bare`: the published file holds the trunk alone, under timm's own names."""
+
+    bare = False
 
     def __init__(self, trunk):
         super().__init__()
@@ -153,6 +155,8 @@ class Keep(Tower):
 class ChannelWise(Tower):
     """GenBio-PathFM: a one-channel network sees red, green and blue in turn; readouts are joined in this order."""
 
+    bare = True
+
     def readouts(self, x):
         n, c, h, w = x.shape
         each = self.tokens(x.reshape(n * c, 1, h, w))
@@ -162,9 +166,12 @@ class ChannelWise(Tower):
 class Stage3(Tower):
     """What HEST and TRIDENT call resnet50: the map after the third of four stages, averaged."""
 
+    bare = True
+
     def loaded(self):
         """Drop what comes after, once the whole file has been checked."""
         self.trunk.prune_intermediate_layers([3], prune_head=True)
+        return self
 
     def readouts(self, x):
         (grid,) = self.trunk.forward_intermediates(x, indices=[3], stop_early=True, intermediates_only=True)

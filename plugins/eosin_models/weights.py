@@ -116,8 +116,6 @@ def load(module, card, path: Path) -> None:
         parts = [f"{len(v)} {what}, first {', '.join(v[:3])}" for what, v in (("missing in the file", lacking), ("left over", left), ("of another shape", wrong)) if v]
         raise ModelError(f"{card.name}: {path} does not fit {card.arch}: {'; '.join(parts)}. Correct `arch`, `arch_options` or `key_map` in the card, or use another file.")
     module.load_state_dict({k: _settled(state.get(k), v) for k, v in own.items()}, strict=True, assign=True)
-    if hasattr(module, "loaded"):
-        module.loaded()
 
 
 def _settled(given, own):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cards import BenchmarkCard, ProtocolCard
-from .errors import DataError
+from .errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -32,6 +32,10 @@ class Need:
     readout: str = "default"
     geometry: str = "card"
     online: bool = False
+
+    def __post_init__(self) -> None:
+        if self.geometry != "card" and not (self.geometry.isdigit() and int(self.geometry)):
+            raise UsageError(f"Geometry {self.geometry!r} is not understood: use card, or a number of pixels such as 224.")
 
 
 @dataclass(frozen=True)

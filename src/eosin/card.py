@@ -65,7 +65,7 @@ class Card:
     word: typing.ClassVar[str] = "card"
 
     def __post_init__(self) -> None:
-        bad = set(self.name.split("@")[0]) - NAME_CHARS if isinstance(self.name, str) else {"(not text)"}
+        bad = set(self.name.replace("@", "", 1)) - NAME_CHARS if isinstance(self.name, str) else {"(not text)"}
         if bad or not self.name or self.name.startswith((".", "-")):
             raise CardError(
                 f"{self.word} name {self.name!r}: use letters, digits, '.', '_', '+' and '-', and start with a letter or digit."

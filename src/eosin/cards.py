@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,7 +79,9 @@ class ModelCard(Card):
             raise self.fail("interpolation", f"is nearest, bilinear, bicubic or lanczos, not {self.interpolation!r}.")
         if self.precision not in ("fp32", "fp16", "bf16"):
             raise self.fail("precision", f"is fp32, fp16 or bf16, not {self.precision!r}.")
-        if min(self.std) <= 0:
+        if not all(map(math.isfinite, self.mean)):
+            raise self.fail("mean", f"must be finite, not {list(self.mean)}.")
+        if not all(0 < v < math.inf for v in self.std):
             raise self.fail("std", f"must be above 0, not {list(self.std)}.")
 
 
@@ -135,13 +138,15 @@ class Option:
                 if value == choice or str(value) == str(choice):
                     return choice
             raise UsageError(f"{protocol}: option {name}={value} is not one of {', '.join(map(str, self.allowed))}.")
-        kind = self.allowed or type(self.default)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if self.default is None or value is None or isinstance(value, kind):
+        if self.default is None and (value is None or self.allowed is None):
             return value
+        kind = self.allowed or type(self.default)
         if kind is bool and str(value).lower() in ("true", "false"):
             return str(value).lower() == "true"
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return value
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
         if kind is int and isinstance(value, float) and value == int(value):
             return int(value)
         raise UsageError(f"{protocol}: option {name} takes {kind.__name__}, not {value!r}.")

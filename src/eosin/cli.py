@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -74,16 +75,20 @@ class Bench(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except EosinError as error:
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # ours end with a next step; anything else is a fault, of ours or of a plugin
             if "--debug" in sys.argv:
                 raise
             fail(error)
 
 
-def fail(error: EosinError) -> None:
+def fail(error: Exception) -> None:
     """An error as people see it, and the process ends with its code."""
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(error.exit_code)
+    from .errors import said
+
+    print(f"error: {said(error)}", file=sys.stderr)
+    sys.exit(error.exit_code if isinstance(error, EosinError) else 1)
 
 
 @click.group(cls=Bench, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -144,6 +149,8 @@ class Desk:
 
         self.debug = options.get("debug", False)
         self.console: Console = Console(options.get("as_json", False), options.get("quiet", False))
+        if self.console.as_json:  # what a plugin prints is not the answer
+            click.get_current_context().with_resource(contextlib.redirect_stdout(sys.stderr))
         self.places: Places = Places.of(
             options.get("data"), options.get("store"), options.get("results"), options.get("registries", ())
         )

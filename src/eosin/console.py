@@ -20,7 +20,7 @@ class Console:
     """
 
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
-        self.as_json, self.quiet = as_json, quiet
+        self.as_json, self.quiet, self.out = as_json, quiet, sys.stdout
         self.live = sys.stderr.isatty() and not quiet
         self.what, self.began, self.said = "", 0.0, 0.0
         self.bar: Any = None
@@ -43,7 +43,7 @@ class Console:
     def fact(self, value: Any, text: str = "") -> None:
         """The command's answer: JSON when asked for, else the text."""
         if self.as_json:
-            print(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
+            print(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str), file=self.out)
         elif text:
             print(text)
 

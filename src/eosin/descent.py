@@ -36,7 +36,7 @@ def descend(Z, y, mask, penalty, start, tol, max_iter) -> Iterator[tuple[int, An
     rows = mask.sum(0, dtype=torch.float64)
     penalty = penalty.expand(D, P).clone()[..., None]
     penalty[-1] = 0
-    there = (start > NEVER).double()
+    there, rounding = (start > NEVER).double(), torch.finfo(Z.dtype).eps
     w, a = Z.new_zeros(D, P, K), Z.new_zeros(n, P, K)
     loss, residual = _loss(a, start, y, mask)
     value, gained, gradient = loss / rows, torch.zeros_like(rows), _back(Z, residual, rows)
@@ -45,7 +45,8 @@ def descend(Z, y, mask, penalty, start, tol, max_iter) -> Iterator[tuple[int, An
         scaling = (there / (power * _curvature(residual, rows) + penalty).clamp(min=1e-30)).to(Z.dtype)
         ahead = -memory.apply(gradient, scaling)
         slope = _dot(gradient, ahead)
-        solved = (-slope / 2 <= tol * value) & (-slope / 2 <= tol**0.5 * gained)
+        promise = -slope / 2
+        solved = (promise <= tol * value) & (promise <= tol**0.5 * gained + rounding**2 * value)
         stay = ~solved & moving & (step < max_iter)
         for i in torch.nonzero(~stay).flatten().tolist():
             yield int(alive[i]), w[:, i], a[:, i], step, bool(solved[i])

@@ -55,6 +55,13 @@ class NotApplicable(EosinError):
     exit_code = 0
 
 
+def said(error: BaseException) -> str:
+    """What people are told of an error: our own speak for themselves, a stranger's are named."""
+    if isinstance(error, EosinError):
+        return str(error)
+    return f"{type(error).__name__}: {error}. Run with --debug for the traceback."
+
+
 def unknown(word: str, name: str, known, listing: str = "") -> UsageError:
     """The error for a name that does not exist, with the nearest names that do.
 
@@ -67,7 +74,9 @@ def unknown(word: str, name: str, known, listing: str = "") -> UsageError:
     import difflib
 
     near = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.5)
-    step = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(sorted(known)) or 'none'}."
+    step = f"Did you mean {' or '.join(near)}?" if near else ""
+    if not near and len(known) <= 12:
+        step = f"Known: {', '.join(sorted(known)) or 'none'}."
     if listing:
         step += f" `{listing}` shows them all."
-    return UsageError(f"There is no {word} called {name!r}. {step}")
+    return UsageError(f"There is no {word} called {name!r}. {step.strip()}")

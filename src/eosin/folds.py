@@ -88,7 +88,7 @@ def holdout(y: Any, shares: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0, gr
         return names[_spread(table, share, rng)[place]]
     labels, code = np.unique(y, return_inverse=True)
     part = np.empty(len(y), np.int64)
-    for c, count in enumerate(np.bincount(code)):
+    for c, count in enumerate(np.bincount(code).tolist()):
         if count < len(share):
             raise DataError(
                 f"Class {labels[c]} has {count} row{'s' * (count != 1)} for the {len(share)} parts "

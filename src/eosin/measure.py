@@ -34,7 +34,7 @@ def measure(extractor: FeatureExtractor, size: int = 0) -> dict[str, Any]:
         if skeleton is not None:
             extractor._module = skeleton().eval().requires_grad_(False)
         side = size or card.size
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), _live() as live:
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), _live(extractor._module) as live:
             out = extractor.embed(torch.zeros(1, 3, side, side, device=extractor.device))
         found = out if isinstance(out, dict) else {"pooled": out}
         vectors = tuple(k for k in found if k != "grid")
@@ -57,8 +57,8 @@ def measure(extractor: FeatureExtractor, size: int = 0) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _live() -> Any:
-    """Watch a forward pass: `.peak` is the most bytes of results that were alive at once, views counted once."""
+def _live(module: Any) -> Any:
+    """Watch a forward pass: `.peak` is the most bytes of results that were alive at once, views and weights left out."""
     import weakref
 
     import torch
@@ -68,6 +68,8 @@ def _live() -> Any:
     class Live(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()
+            state = [] if module is None else [*module.parameters(), *module.buffers()]
+            self.weights = {tensor.untyped_storage()._cdata for tensor in state}
             self.alive: dict[int, int] = {}
             self.now = self.peak = 0
 
@@ -81,6 +83,8 @@ def _live() -> Any:
         def born(self, tensor: torch.Tensor) -> None:
             storage = tensor.untyped_storage()
             key, size = storage._cdata, storage.nbytes()
+            if key in self.weights:
+                return
             self.alive[key] = self.alive.get(key, 0) + 1
             self.now += size if self.alive[key] == 1 else 0
             self.peak = max(self.peak, self.now)

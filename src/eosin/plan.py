@@ -11,7 +11,7 @@ from .benchmark import Benchmark, Need
 from .cards import fingerprint, plain
 from .dataset import Dataset
 from .embed import Job
-from .errors import EosinError, MissingError, UsageError
+from .errors import EosinError, MissingError, UsageError, said
 from .extractor import FeatureExtractor
 from .index import Index, open_index
 from .places import Places
@@ -163,8 +163,8 @@ class Planner:
             except MissingError as error:
                 task.error = str(error)
                 missing[str(error)] = None
-            except EosinError as error:
-                task.error = str(error)
+            except Exception as error:  # a stranger's needs() or items() may raise anything
+                task.error = said(error)
         return Plan(tasks, list(jobs.values()), list(missing))
 
 

@@ -39,12 +39,18 @@ def read_yaml(path: Path) -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen = set()
             for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"the key {key.value!r} stands twice", key.start_mark
                     )
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
+
+    stamp = "tag:yaml.org,2002:timestamp"  # a date is text: cards hold what JSON holds
+    rules = Loader.yaml_implicit_resolvers.items()
+    Loader.yaml_implicit_resolvers = {c: [r for r in found if r[0] != stamp] for c, found in rules}
 
     try:
         return yaml.load(path.read_bytes(), Loader)  # noqa: S506 (a safe loader, subclassed)
@@ -79,7 +85,11 @@ def read_registry(path: Path) -> Registry:
                 getattr(registry, section).append(card.from_row(str(name), row, path.parent))
             except CardError as error:
                 raise CardError(f"{path}: {error}") from error
-    registry.published = [path.parent / str(p) for p in content.get("published") or []]
+    named = content.get("published") or []
+    named = [named] if isinstance(named, str) else named
+    if not isinstance(named, list):
+        raise CardError(f"{path}: published is a list of csv files, not {named!r}.")
+    registry.published = [path.parent / str(p) for p in named]
     return registry
 
 

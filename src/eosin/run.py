@@ -15,7 +15,7 @@ from . import environment, record, store
 from .benchmark import Benchmark, Embeddings, Scores
 from .cards import plain
 from .embed import Engine, Job, fill
-from .errors import DataError, EosinError, NotApplicable
+from .errors import DataError, EosinError, MissingError, NotApplicable, said
 from .extractor import parts_of
 from .intervals import intervals, majority
 from .places import Places
@@ -40,14 +40,11 @@ class Outcome:
     errors: list[BaseException] = field(default_factory=list)
 
     def fail(self, task: Task, error: BaseException) -> None:
-        text = (
-            str(error)
-            if isinstance(error, EosinError)
-            else f"{type(error).__name__}: {error}. Run with --debug for the traceback."
-        )
-        where = self.skipped if isinstance(error, NotApplicable) else self.failed
-        where.append({"model": task.model.card.name, "benchmark": task.benchmark.card.name, "error": text})
         self.errors.append(error)
+        if isinstance(error, MissingError):
+            return self.missing.append(str(error)) if str(error) not in self.missing else None
+        where = self.skipped if isinstance(error, NotApplicable) else self.failed
+        where.append({"model": task.model.card.name, "benchmark": task.benchmark.card.name, "error": said(error)})
 
 
 class Runner:
@@ -69,7 +66,7 @@ class Runner:
 
     def run(self, plan: Plan) -> Outcome:
         """Every task of the plan; a task whose data or weights are missing is counted as missing."""
-        self.outcome.missing = plan.missing
+        self.outcome.missing = list(plan.missing)
         by_model: dict[int, list[Task]] = {}
         for task in plan.tasks:
             by_model.setdefault(id(task.model), []).append(task)
@@ -86,17 +83,19 @@ class Runner:
     def _attempt(self, task: Task) -> None:
         try:
             self.outcome.records.append(self._score(task))
-        except KeyboardInterrupt:
-            raise
-        except Exception as error:  # a stranger's benchmark may raise anything; the others still run
+        except (Exception, SystemExit) as error:  # a stranger's benchmark may raise anything; the others still run
             self.outcome.fail(task, error)
 
-    def ensure(self, job: Job) -> dict[str, Any]:
-        """Fill an address once a run; what it cost. The error again for an address that failed before."""
+    def ensure(self, job: Job, again: bool = False) -> dict[str, Any]:
+        """Fill an address once a run; what it cost. The error again for an address that failed before.
+
+        Args:
+            again: parts were damaged and set aside: fill what is missing now.
+        """
         key = job.address.folder
-        if key not in self.filled:
+        if again or key not in self.filled:
             try:
-                self.filled[key] = self._fill(job)
+                self.filled[key] = self._fill(job, again)
             except EosinError as error:
                 self.filled[key] = error
         done = self.filled[key]
@@ -104,11 +103,11 @@ class Runner:
             raise done
         return done
 
-    def _fill(self, job: Job) -> dict[str, Any]:
+    def _fill(self, job: Job, again: bool) -> dict[str, Any]:
         if isinstance(job.extractor, Precomputed):
             return {}
         todo = job.address.rows_of(job.address.missing())
-        self.outcome.reused += job.address.rows - todo
+        self.outcome.reused += -todo if again else job.address.rows - todo
         if not todo:
             return {}
         what = f"{job.extractor.card.name} on {job.index.dataset.name}" + (
@@ -124,6 +123,7 @@ class Runner:
 
         self.watch(f"embedding {what}", 0, todo)
         fill(job, self.engine, progress)
+        self.outcome.reused += todo - done  # what another process published meanwhile
         seconds = time.perf_counter() - start
         device = self.engine.resolved_device()
         return {
@@ -161,12 +161,11 @@ class Runner:
                 self.watch(
                     f"repairing {len(damage.paths)} damaged part(s): {', '.join(str(p) for p in damage.paths)}", 0, 0
                 )
-                self.filled.pop(address.folder, None)
-                self.ensure(job)
+                self.ensure(job, again=True)
                 continue
             if not np.array_equal(ids, job.index.table["id"]):
                 raise DataError(
-                    f"{address.folder} holds other tiles than its dataset. Remove that folder with `bench store gc`, or name another --store."
+                    f"{address.folder} holds other tiles than its dataset. Remove that folder, or name another --store."
                 )
             X = np.concatenate([found[p] for p in parts], axis=1) if parts != ["grid"] else found["grid"]
             self.loaded[key] = X, broken
@@ -266,7 +265,9 @@ def _kept(path: Path) -> list[Any]:
 
 
 def _listed(values: Any) -> Any:
-    """A small array as JSON holds it, nan as null."""
+    """Small arrays as JSON holds them, nan as null."""
+    if isinstance(values, Mapping):
+        return {str(k): _listed(v) for k, v in values.items()}
     arr = np.asarray(values)
     if arr.dtype.kind == "f":
         return np.where(np.isfinite(arr), arr, None).tolist()  # type: ignore[call-overload]

@@ -74,7 +74,7 @@ class Address:
         try:
             with os.scandir(self.folder) as entries:
                 found = {int(m[1]) for e in entries if (m := PART.fullmatch(e.name))}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return set()
         return found & set(self.blocks)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from .cards import NAME_CHARS
 from .errors import UsageError
 
 PYPROJECT = """\
@@ -140,9 +140,9 @@ def write(what: str, name: str, folder: Path) -> Path:
     Raises:
         UsageError: a name that cannot be one, or a folder that holds files.
     """
-    if not name or not name[0].isalpha() or set(name) - (NAME_CHARS - set("@+")) or name != name.lower():
+    if not re.fullmatch(r"[a-z][a-z0-9]*([-._][a-z0-9]+)*", name):
         raise UsageError(
-            f"{name!r} cannot name a plugin: use lower-case letters, digits and '-', starting with a letter."
+            f"{name!r} cannot name a plugin: lower-case letters and digits, joined by '-', '.' or '_', starting with a letter."
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty. Name another folder with --out.")
@@ -151,7 +151,7 @@ def write(what: str, name: str, folder: Path) -> Path:
     facts = {
         "name": name,
         "module": module,
-        "cls": "".join(w.capitalize() for w in words),
+        "cls": "".join(w.capitalize() for w in words) + what.capitalize() * (len(words) == 1),
         "title": f"The {what} {name}",
         "what": what,
     }

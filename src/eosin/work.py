@@ -227,23 +227,23 @@ def embed(**o: Any) -> None:
     needs = [Need(d, v, o["readout"], o["geometry"]) for d in o["datasets"] for v in o["views"]]
     jobs = [planner.job(m, n) for m in models for n in needs]
     desk.console.finish()
-    rows, failed = [], []
+    rows, failed, codes = [], [], {0}
     for job in jobs:
         before = job.address.rows_of(job.address.present())
-        embedded = 0
+        done = [0]
         if not o["status"]:
             what, todo = f"embedding {job.extractor.card.name} on {job.index.dataset.name}", job.address.rows - before
-            done = [0]
 
             def progress(n: int, what: str = what, todo: int = todo, done: list[int] = done) -> None:
                 done[0] += n
                 desk.console.watch(what, done[0], todo)
 
             try:
-                embedded = fill(job, engine(o, shard), progress)
+                fill(job, engine(o, shard), progress)
             except EosinError as error:
                 if o["debug"]:
                     raise
+                codes.add(error.exit_code)
                 failed.append(
                     {"model": job.extractor.card.name, "dataset": job.index.dataset.name, "error": str(error)}
                 )
@@ -254,7 +254,7 @@ def embed(**o: Any) -> None:
                 "dataset": job.index.dataset.name,
                 "view": job.view,
                 "tiles": job.address.rows,
-                "embedded": embedded,
+                "embedded": done[0],
                 "reused": before,
                 "missing": missing,
                 "address": str(job.address.folder),
@@ -275,7 +275,7 @@ def embed(**o: Any) -> None:
     )
     for row in failed:
         print(f"failed: {row['model']} on {row['dataset']}: {row['error']}", file=sys.stderr)
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if 1 in codes else max(codes))
 
 
 def read_shard(text: str) -> tuple[int, int]:
