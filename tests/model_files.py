@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from eosin_models.timm_models import Timm
 
 from eosin.cards import ModelCard
+from eosin_models.timm_models import Timm
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
 
@@ -16,7 +16,11 @@ def shaken(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     for name, value in module.state_dict().items():
         if value.is_floating_point():
             noise = torch.randn_like(value) * 0.2
-            value.copy_(noise.abs() + 0.5 if "running_var" in name else noise + (1 if "norm" in name and "weight" in name else 0))
+            value.copy_(
+                noise.abs() + 0.5
+                if "running_var" in name
+                else noise + (1 if "norm" in name and "weight" in name else 0)
+            )
     return module.eval()
 
 

@@ -10,9 +10,9 @@ import sys
 import time
 
 import pytest
-from helpers import TINT, bench, bench_process, install, make_tiles, parts, write_plugin
 
-from eosin.cli import COMMANDS
+from eosin.cli import COMMANDS, main
+from helpers import TINT, bench, bench_process, install, make_tiles, parts, write_plugin
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,12 @@ def test_embed_counts(home):
     assert (done["embedded"], done["reused"], done["missing"]) == (60, 0, 0)
     again = bench("embed", "-m", "tint", "-d", "tiny", "--json").json
     assert (again["embedded"], again["reused"], again["missing"]) == (0, 60, 0)
-    assert bench("embed", "-m", "tint", "-d", "tiny", "--view", "rot90", "--view", "jpeg-30", "--status", "--json").json["missing"] == 120
+    assert (
+        bench("embed", "-m", "tint", "-d", "tiny", "--view", "rot90", "--view", "jpeg-30", "--status", "--json").json[
+            "missing"
+        ]
+        == 120
+    )
 
 
 def test_embed_says_what_failed_and_what_was_kept(world):
@@ -118,7 +123,8 @@ def test_an_error_that_nobody_foresaw_is_still_a_sentence(monkeypatch):
     assert done.code == 1 and "ZeroDivisionError" in done.err and "--debug" in done.err and "Traceback" not in done.err
 
 
-def test_commands_of_plugins_stand_beside_ours_and_cannot_replace_them(tmp_path):
+def test_commands_of_plugins_stand_beside_ours_and_cannot_replace_them(tmp_path, monkeypatch):
+    monkeypatch.delattr(main, "_found", raising=False)  # what this process found before
     write_plugin(
         tmp_path / "site",
         "eosin_cmd",
@@ -128,6 +134,7 @@ def test_commands_of_plugins_stand_beside_ours_and_cannot_replace_them(tmp_path)
     )
     assert bench("greet").out == "hello\n" and "Say hello." in bench("--help").out
     assert "replaced" not in bench("run").out
+    monkeypatch.delattr(main, "_found")
 
 
 def test_ctrl_c_ends_at_once_and_keeps_what_is_stored(home, tmp_path, world):
@@ -152,5 +159,5 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_stored(home, tmp_path, world):
 
 def test_a_process_keeps_stdout_clean_and_gives_the_code(tmp_path):
     done = bench_process("list", "models", "--json", PYTHONPATH=str(tmp_path / "site"))
-    assert done.code == 0 and {m["model"] for m in done.json} >= {"tint", "color-stats"} and not done.err
+    assert done.code == 0 and {m["model"] for m in done.json["models"]} >= {"tint", "color-stats"} and not done.err
     assert bench_process("run", "-m", "nosuch", "-b", "tint-mean").code == 2

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import TINT, bench, fork, install, job, make_tiles, parts, read_table, tile, uninstall, write_table
 from PIL import Image
 
 from eosin import store
 from eosin.embed import Engine, fill
 from eosin.errors import DataError, EosinError, ModelError, NotApplicable, StoreError
+from helpers import TINT, bench, fork, install, job, make_tiles, parts, read_table, tile, uninstall, write_table
 
 BLOCK = 256
 CPU = Engine(device="cpu")
@@ -359,7 +359,11 @@ def strange(monkeypatch, tmp_path, embed: str, card: str = "") -> None:
         ("return torch.zeros(n, 4, 4)", "", r"readout pooled has shape \(16, 4, 4\) for 16 tiles"),
         ("return torch.zeros(n - 1, 4)", "", r"shape \(15, 4\) for 16 tiles"),
         ("return torch.zeros(4)", "", r"shape \(4,\) for 16 tiles"),
-        ("return {'cls': torch.zeros(n, 4)}", ", readouts=('cls', 'mean')", r"lists readout mean, .*the model gave cls"),
+        (
+            "return {'cls': torch.zeros(n, 4)}",
+            ", readouts=('cls', 'mean')",
+            r"lists readout mean, .*the model gave cls",
+        ),
         ("return torch.zeros(n, 4 + (n < 16))", "", r"shape \(4,\) in one batch and \(5,\) in another"),
         ("return {'cls': torch.zeros(n, 4), 'id': torch.zeros(n, 2)}", "", r"readout .?id"),
         ("return {'cls': torch.zeros(n, 4), 'a/b': torch.zeros(n, 2)}", "", r"readout .?a/b"),

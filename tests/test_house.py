@@ -14,16 +14,16 @@ CORE = TOP / "src" / "eosin"
 PLUGINS = TOP / "plugins"
 FLOORS = [
     {"errors", "files", "cards", "record", "places", "environment", "registry", "table", "arrays", "__init__"},
-    {"hookspecs", "extractor", "dataset", "benchmark", "recipe", "views", "tiles", "manifest", "folders"},
+    {"hookspecs", "extractor", "dataset", "benchmark", "recipe", "views", "tiles", "manifest", "folders", "slides", "tiling", "coordinates", "overview"},
     {"metrics", "cka", "similarity", "probes", "logistic", "descent", "folds", "stats", "intervals", "measure"},
-    {"store", "index", "embed", "plugins", "precomputed"},
-    {"plan", "run", "score", "leaderboard", "checkup", "template"},
-    {"console", "cli", "work", "look", "materials"},
+    {"store", "claims", "outputs", "index", "pool", "embed", "plugins", "precomputed"},
+    {"plan", "run", "score", "leaderboard", "checkup", "template", "fetch"},
+    {"console", "cli", "work", "look", "materials", "cut"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 # a library, and the files of the core that may import it
 CONFINED = {
-    "h5py": {"store", "folders", "tiles", "precomputed"},
+    "h5py": {"store", "folders", "tiles", "precomputed", "coordinates"},
     "sklearn": FLOORS[2],
     "pandas": {"leaderboard"},
     "click": FLOORS[5] | {"plugins"},

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import install, make_tiles, read_table, tile, write_table
 from PIL import Image
 
+from eosin import files as files_module
 from eosin import index as index_module
 from eosin.cards import DatasetCard
-from eosin.dataset import Dataset, ImageFolder, Manifest
+from eosin.dataset import Dataset
 from eosin.errors import DataError, EosinError, MissingError, StoreError
+from eosin.folders import ImageFolder
 from eosin.index import open_index
+from eosin.manifest import Manifest
 from eosin.table import Table
+from helpers import install, make_tiles, read_table, tile, write_table
 
 
 @pytest.fixture
@@ -152,7 +155,9 @@ def test_a_damaged_index_is_made_again(look, root, tmp_path):
 
 def test_odd_text_survives(root, look):
     rows = read_table(root)
-    for i, text in enumerate(["line\nbreak", "carriage\rreturn", "tab\there", "日本", 'quote"', "a,b", " nbsp\u00a0", "\u2028"]):
+    for i, text in enumerate(
+        ["line\nbreak", "carriage\rreturn", "tab\there", "日本", 'quote"', "a,b", " nbsp\u00a0", "\u2028"]
+    ):
         rows[i]["group"] = text
         rows[i]["remark"] = text * 2
     rows[9]["label"] = "two\nlines"
@@ -178,12 +183,18 @@ def test_targets_counts_and_warnings_survive(tmp_path):
     settle(tmp_path / "own")
     first, second = (open_index(Own("own"), tmp_path, tmp_path / "i") for _ in range(2))
     assert first.rows == second.rows and first.tiles == second.tiles
-    assert second.table.counts == {"all": 2} and second.table.warnings == ["odd\nindeed"] and second.table.target_names == ("g", "h")
+    assert (
+        second.table.counts == {"all": 2}
+        and second.table.warnings == ["odd\nindeed"]
+        and second.table.target_names == ("g", "h")
+    )
     np.testing.assert_array_equal(first.table.target, second.table.target)
     np.testing.assert_array_equal(first.table["age"], second.table["age"])
 
 
-@pytest.mark.parametrize("error", [AttributeError, ZeroDivisionError, RuntimeError, KeyError, UnicodeDecodeError, AssertionError])
+@pytest.mark.parametrize(
+    "error", [AttributeError, ZeroDivisionError, RuntimeError, KeyError, UnicodeDecodeError, AssertionError]
+)
 def test_a_strangers_loader_may_raise_anything(tmp_path, error):
     class Own(Dataset):
         kind = "own"
@@ -207,8 +218,8 @@ def test_a_loader_that_gives_no_table(tmp_path):
 
 
 def test_large_files_count_by_size_head_and_tail(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "WHOLE_FILE", 1000)
-    monkeypatch.setattr(index_module, "END", 100)
+    monkeypatch.setattr(files_module, "WHOLE_FILE", 1000)
+    monkeypatch.setattr(files_module, "END", 100)
     path = tmp_path / "slide.svs"
     seen = set()
     for content in (b"a" * 5000, b"b" + b"a" * 4999, b"a" * 4999 + b"b", b"a" * 5001):
@@ -224,7 +235,10 @@ def test_classes_of_a_card_change_the_record_not_the_tiles(look):
 
 def test_missing_says_where_it_looked_and_what_it_expected(tmp_path):
     card = DatasetCard("gone", tree="gone/\n└── x.png", how="fetch it from example.org", registration="an account")
-    with pytest.raises(MissingError, match=r"(?s)gone is missing.*Expected there:\n    gone/\n    └── x.png\nHow to get it: fetch.*Registration: an account"):
+    with pytest.raises(
+        MissingError,
+        match=r"(?s)gone is missing.*Expected there:\n    gone/\n    └── x.png\nHow to get it: fetch.*Registration: an account",
+    ):
         open_index(Manifest(card), tmp_path, tmp_path / "i")
 
 
@@ -233,22 +247,31 @@ def test_image_folders_with_and_without_splits(tmp_path):
         (tmp_path / "plain" / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(tile(1, 0)).save(tmp_path / "plain" / path, "png")
     plain = open_index(ImageFolder("plain"), tmp_path, tmp_path / "i").table
-    assert plain["id"].tolist() == ["a/1.png", "b/2.png"] and plain["label"].tolist() == [0, 1] and plain.classes == ("a", "b")
+    assert (
+        plain["id"].tolist() == ["a/1.png", "b/2.png"]
+        and plain["label"].tolist() == [0, 1]
+        and plain.classes == ("a", "b")
+    )
     for path in ("Train/a/1.png", "valid/b/1.png", "test/a/2.png"):
         (tmp_path / "split" / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(tile(1, 0)).save(tmp_path / "split" / path)
     split = open_index(ImageFolder("split"), tmp_path, tmp_path / "i").table
-    assert split["split"].tolist() == ["train", "test", "val"] or sorted(split["split"].tolist()) == ["test", "train", "val"]
+    assert split["split"].tolist() == ["train", "test", "val"] or sorted(split["split"].tolist()) == [
+        "test",
+        "train",
+        "val",
+    ]
     Image.fromarray(tile(2, 0)).save(tmp_path / "plain" / "a" / "3.png")
-    assert len(open_index(ImageFolder("plain"), tmp_path, tmp_path / "i").table) == 3, "a new file in a class folder is seen"
+    assert len(open_index(ImageFolder("plain"), tmp_path, tmp_path / "i").table) == 3, (
+        "a new file in a class folder is seen"
+    )
 
 
 @pytest.mark.parametrize("n", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_many_tiles(home, tmp_path, monkeypatch, capsys, n):
     """Resume decides what is missing from stats and one listing: no image is opened, no tile is read."""
-    from helpers import TINT, job
-
     from eosin.store import write_part
+    from helpers import TINT, job
 
     install(monkeypatch, tmp_path / "site", "eosin_tint", TINT)
     root = home / "data" / "tiny"

@@ -108,7 +108,9 @@ def test_sparse_tensors_are_refused(tmp_path):
 
 
 def header(**entries) -> bytes:
-    return json.dumps({k: dict(zip(("dtype", "shape", "data_offsets"), v, strict=True)) for k, v in entries.items()}).encode()
+    return json.dumps(
+        {k: dict(zip(("dtype", "shape", "data_offsets"), v, strict=True)) for k, v in entries.items()}
+    ).encode()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,9 @@ def test_a_truncated_file_is_refused(tmp_path, suffix, share):
     refused(path, "cannot be loaded safely")
 
 
-@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>Sign in</html>", b"version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize(
+    "content", [b"<!DOCTYPE html><html>Sign in</html>", b"version https://git-lfs.github.com/spec/v1\n"]
+)
 def test_a_web_page_or_a_pointer_in_place_of_the_file_is_named(tmp_path, content):
     (tmp_path / "weights.bin").write_bytes(content)
     refused(tmp_path / "weights.bin", "web page" if b"html" in content else "git-lfs")
@@ -150,7 +154,9 @@ def test_renamed_keys_and_other_shapes_are_listed(tmp_path):
     state = good()
     renamed = {k.replace("blocks.0.", "block0."): v for k, v in state.items()}
     save_file(renamed, tmp_path / "a.safetensors")
-    refused(tmp_path / "a.safetensors", "12 missing in the file", "blocks.0.norm1.weight", "12 left over, first block0.")
+    refused(
+        tmp_path / "a.safetensors", "12 missing in the file", "blocks.0.norm1.weight", "12 left over, first block0."
+    )
     save_file({**state, "pos_embed": torch.zeros(1, 5, 32)}, tmp_path / "b.safetensors")
     refused(tmp_path / "b.safetensors", "1 of another shape, first pos_embed (1, 5, 32) for (1, 17, 32)")
     save_file({**state, "decoder.weight": torch.zeros(1)}, tmp_path / "c.safetensors")

@@ -61,7 +61,15 @@ class Dino2(nn.Module):
         return self.norm(nn.Sequential(*self.blocks)(x))
 
 
-DINO2 = {**TINY, "mlp_layer": "SwiGLUPacked", "act_layer": "SiLU", "mlp_ratio": 3, "init_values": 1e-5, "reg_tokens": 4, "no_embed_class": True}
+DINO2 = {
+    **TINY,
+    "mlp_layer": "SwiGLUPacked",
+    "act_layer": "SiLU",
+    "mlp_ratio": 3,
+    "init_values": 1e-5,
+    "reg_tokens": 4,
+    "no_embed_class": True,
+}
 
 
 @pytest.mark.parametrize("form", ["plain", "training", "chunked"])
@@ -70,7 +78,10 @@ def test_dinov2_native(tmp_path, form):
     model = shaken(Dino2())
     state = model.state_dict()
     if form == "training":
-        state = {"teacher": {**{f"backbone.{k}": v for k, v in state.items()}, "dino_head.mlp.0.weight": torch.ones(2)}, "iteration": 7}
+        state = {
+            "teacher": {**{f"backbone.{k}": v for k, v in state.items()}, "dino_head.mlp.0.weight": torch.ones(2)},
+            "iteration": 7,
+        }
     if form == "chunked":
         state = {"teacher": {"backbone." + k.replace("blocks.", "blocks.0."): v for k, v in state.items()}}
     torch.save(state, tmp_path / "teacher_checkpoint_load.pt")
@@ -86,7 +97,9 @@ def test_positions_of_a_larger_training_size_are_resampled_once(tmp_path):
     big = shaken(timm.create_model("vit_base_patch16_224", num_classes=0, **{**TINY, "img_size": 64}))
     torch.save(big.state_dict(), tmp_path / "model.bin")
     found = load(tmp_path, arch_options=TINY, key_map="dinov2").embed(tiles())
-    dynamic = timm.create_model("vit_base_patch16_224", num_classes=0, **{**TINY, "img_size": 64, "dynamic_img_size": True}).eval()
+    dynamic = timm.create_model(
+        "vit_base_patch16_224", num_classes=0, **{**TINY, "img_size": 64, "dynamic_img_size": True}
+    ).eval()
     dynamic.load_state_dict(big.state_dict())
     with torch.no_grad():
         near(found["cls"], dynamic.forward_features(tiles())[:, 0])
@@ -97,10 +110,16 @@ def test_positions_of_a_larger_training_size_are_resampled_once(tmp_path):
 def conch_state(trunk, width=512):
     """A CoCa file as MahmoodLab/CONCH names it, around a small trunk; the pooler's own modules to check against."""
     pool = shaken(nn.MultiheadAttention(width, 8, kdim=32, vdim=32), 1)
-    norms = {"ln_q": shaken(nn.LayerNorm(width), 2), "ln_k": shaken(nn.LayerNorm(32), 3), "ln_contrast": shaken(nn.LayerNorm(width), 4)}
+    norms = {
+        "ln_q": shaken(nn.LayerNorm(width), 2),
+        "ln_k": shaken(nn.LayerNorm(32), 3),
+        "ln_contrast": shaken(nn.LayerNorm(width), 4),
+    }
     query = torch.randn(1, width, generator=torch.Generator().manual_seed(5))
     state = {f"visual.trunk.{k}": v for k, v in trunk.state_dict().items()}
-    state |= {f"visual.attn_pool_contrast.attn.{k}": v for k, v in pool.state_dict().items()} | {"visual.attn_pool_contrast.query": query}
+    state |= {f"visual.attn_pool_contrast.attn.{k}": v for k, v in pool.state_dict().items()} | {
+        "visual.attn_pool_contrast.query": query
+    }
     for name, norm in norms.items():
         place = "visual." if name == "ln_contrast" else "visual.attn_pool_contrast."
         state |= {f"{place}{name}.{k}": v for k, v in norm.state_dict().items()}
@@ -120,10 +139,20 @@ def test_conch(tmp_path, caption):
     state, embed = conch_state(trunk)
     if caption:
         width, queries = 768, 256
-        pooler = {"query": torch.ones(queries, width), "ln_q.weight": torch.ones(width), "ln_q.bias": torch.ones(width), "ln_k.weight": torch.ones(32), "ln_k.bias": torch.ones(32)}
+        pooler = {
+            "query": torch.ones(queries, width),
+            "ln_q.weight": torch.ones(width),
+            "ln_q.bias": torch.ones(width),
+            "ln_k.weight": torch.ones(32),
+            "ln_k.bias": torch.ones(32),
+        }
         pooler |= {f"attn.{k}": v for k, v in nn.MultiheadAttention(width, 8, kdim=32, vdim=32).state_dict().items()}
         state |= {f"visual.attn_pool_caption.{k}": v for k, v in pooler.items()}
-        state |= {"visual.ln_caption.weight": torch.ones(width), "visual.ln_caption.bias": torch.ones(width), "visual.proj_contrast": torch.ones(512, 512)}
+        state |= {
+            "visual.ln_caption.weight": torch.ones(width),
+            "visual.ln_caption.bias": torch.ones(width),
+            "visual.proj_contrast": torch.ones(512, 512),
+        }
     torch.save(state, tmp_path / "pytorch_model.bin")
     with torch.no_grad():
         found = load(tmp_path, kind="conch", arch_options=TINY, key_map="conch_v1").embed(tiles())
@@ -146,7 +175,9 @@ def test_conch_v15(tmp_path):
     rng = torch.Generator().manual_seed(2)
     pool = {k: torch.randn(s, generator=rng) * 0.1 for k, s in shapes.items()}
     last = {p: torch.randn(768, generator=rng) for p in ("weight", "bias")}
-    state = {f"trunk.{k}": v for k, v in trunk.state_dict().items()} | {f"attn_pool_contrast.{k}": v for k, v in pool.items()}
+    state = {f"trunk.{k}": v for k, v in trunk.state_dict().items()} | {
+        f"attn_pool_contrast.{k}": v for k, v in pool.items()
+    }
     torch.save(state | {f"ln_contrast.{k}": v for k, v in last.items()}, tmp_path / "pytorch_model_vision.bin")
 
     x = tiles(2, 64)
@@ -156,7 +187,9 @@ def test_conch_v15(tmp_path):
         tokens = torch.cat([trunk.cls_token.expand(2, -1, -1), trunk.patch_embed.proj(x).flatten(2).transpose(1, 2)], 1)
         tokens = trunk.norm(trunk.blocks(tokens + torch.cat([trunk.pos_embed[:, :1], plane], 1)))
         seen = F.layer_norm(tokens, (32,), pool["ln_k.weight"], pool["ln_k.bias"])
-        q = (F.layer_norm(pool["query"], (768,), pool["ln_q.weight"], pool["ln_q.bias"]) @ pool["to_q.weight"].T).view(1, 8, 96)
+        q = (F.layer_norm(pool["query"], (768,), pool["ln_q.weight"], pool["ln_q.bias"]) @ pool["to_q.weight"].T).view(
+            1, 8, 96
+        )
         k, v = (seen @ pool["to_kv.weight"].T).chunk(2, -1)
         weights = torch.einsum("qhd,nkhd->nhqk", q, k.view(2, 65, 8, 96)).div(math.sqrt(96)).softmax(-1)
         out = torch.einsum("nhqk,nkhd->nqhd", weights, v.view(2, 65, 8, 96)).reshape(2, 768) @ pool["to_out.weight"].T
@@ -169,7 +202,10 @@ def test_keep(tmp_path):
     trunk = shaken(timm.create_model("vit_base_patch16_224", num_classes=0, init_values=1e-5, **TINY))
     head = shaken(nn.Sequential(nn.Linear(32, 768), nn.GELU(), nn.Linear(768, 768)), 1)
     state = {f"visual.{k}".replace(".gamma", ".weight"): v for k, v in trunk.state_dict().items()}
-    state |= {f"visual_head.{k}": v for k, v in head.state_dict().items()} | {"text.embeddings.weight": torch.ones(2, 2), "logit_scale": torch.ones(())}
+    state |= {f"visual_head.{k}": v for k, v in head.state_dict().items()} | {
+        "text.embeddings.weight": torch.ones(2, 2),
+        "logit_scale": torch.ones(()),
+    }
     torch.save(state, tmp_path / "model.pt")
     with torch.no_grad():
         found = load(tmp_path, kind="keep", arch_options={**TINY, "init_values": 1e-5}, key_map="keep").embed(tiles())
@@ -181,8 +217,19 @@ class Beit3(nn.Module):
 
     def __init__(self, d=32):
         super().__init__()
-        self.proj, self.cls, self.pos = nn.Conv2d(3, d, 8, 8), nn.Parameter(torch.zeros(1, 1, d)), nn.Parameter(torch.zeros(17, d))
-        parts = {"norm1": nn.LayerNorm(d), "attn": Attention(d, norm=True), "norm2": nn.LayerNorm(d), "fc1": nn.Linear(d, 2 * d), "mid": nn.LayerNorm(2 * d), "fc2": nn.Linear(2 * d, d)}
+        self.proj, self.cls, self.pos = (
+            nn.Conv2d(3, d, 8, 8),
+            nn.Parameter(torch.zeros(1, 1, d)),
+            nn.Parameter(torch.zeros(17, d)),
+        )
+        parts = {
+            "norm1": nn.LayerNorm(d),
+            "attn": Attention(d, norm=True),
+            "norm2": nn.LayerNorm(d),
+            "fc1": nn.Linear(d, 2 * d),
+            "mid": nn.LayerNorm(2 * d),
+            "fc2": nn.Linear(2 * d, d),
+        }
         self.blocks = nn.ModuleList([nn.ModuleDict(parts)])
         self.norm = nn.LayerNorm(d)
 
@@ -198,14 +245,29 @@ def test_musk(tmp_path):
     """Of each pair of experts the one that sees; two rows of positions are padding."""
     model = shaken(Beit3())
     s, e = model.state_dict(), "beit3.encoder.layers.0."
-    state = {"beit3.vision_embed.cls_token": s["cls"], "beit3.vision_embed.mask_token": s["cls"], "beit3.text_embed.weight": torch.ones(4, 4), "logit_scale": torch.ones(())}
+    state = {
+        "beit3.vision_embed.cls_token": s["cls"],
+        "beit3.vision_embed.mask_token": s["cls"],
+        "beit3.text_embed.weight": torch.ones(4, 4),
+        "logit_scale": torch.ones(()),
+    }
     state["beit3.encoder.embed_positions.A.weight"] = torch.cat([torch.full((2, 32), 9.0), s["pos"]])
     state["beit3.encoder.embed_positions.B.weight"] = torch.ones(5, 32)
-    names = {"norm1": "self_attn_layer_norm.A", "norm2": "final_layer_norm.A", "attn.norm": "self_attn.inner_attn_ln.A", "attn.proj": "self_attn.out_proj.A", "fc1": "ffn.A.fc1", "fc2": "ffn.A.fc2", "mid": "ffn.A.ffn_layernorm"}
+    names = {
+        "norm1": "self_attn_layer_norm.A",
+        "norm2": "final_layer_norm.A",
+        "attn.norm": "self_attn.inner_attn_ln.A",
+        "attn.proj": "self_attn.out_proj.A",
+        "fc1": "ffn.A.fc1",
+        "fc2": "ffn.A.fc2",
+        "mid": "ffn.A.ffn_layernorm",
+    }
     for p in ("weight", "bias"):
         state[f"beit3.vision_embed.proj.{p}"], state[f"beit3.encoder.layer_norm.A.{p}"] = s[f"proj.{p}"], s[f"norm.{p}"]
         state |= {f"{e}{new}.{p}": s[f"blocks.0.{old}.{p}"] for old, new in names.items()}
-        state |= {f"{e}self_attn.{n}_proj.A.{p}": t for n, t in zip("qkv", s[f"blocks.0.attn.qkv.{p}"].chunk(3), strict=True)}
+        state |= {
+            f"{e}self_attn.{n}_proj.A.{p}": t for n, t in zip("qkv", s[f"blocks.0.attn.qkv.{p}"].chunk(3), strict=True)
+        }
     state |= {k.replace(".A.", ".B."): v + 1 for k, v in state.items() if ".A." in k and "positions" not in k}
     torch.save({"module": state} | state, tmp_path / "mixed.pt")
     with pytest.raises(ModelError, match="no state dict"):
@@ -226,7 +288,7 @@ def test_resnet50_after_the_third_stage(tmp_path):
     with torch.no_grad():
         found = ours.embed(tiles(2, 64))
         near(found["pooled"], whole.forward_intermediates(tiles(2, 64), intermediates_only=True)[3].mean((2, 3)))
-    assert "layer4.0.conv1.weight" not in ours.module.state_dict().keys()
+    assert "layer4.0.conv1.weight" not in ours.module.state_dict()
 
 
 def test_the_grid_of_a_card_is_after_or_before_the_last_norm():

@@ -62,7 +62,9 @@ def test_a_card_agrees_with_the_facts(name, shared, measured):
     assert (list(card.mean), list(card.std), card.size) == (eyes["mean"], eyes["std"], eyes["input_size"])
     assert card.interpolation == (eyes.get("interpolation") or "bicubic")
     assert card.crop == (0.875 if eyes["resize"] == 256 else 1.0)
-    assert card.mpp == (None if fact["mpp"] == "any" else tuple(fact["mpp"]) if isinstance(fact["mpp"], list) else fact["mpp"])
+    assert card.mpp == (
+        None if fact["mpp"] == "any" else tuple(fact["mpp"]) if isinstance(fact["mpp"], list) else fact["mpp"]
+    )
     assert (card.hub or None) == (fact["hf_repo"] if "hest-bench" not in str(fact["hf_repo"]) else None)
     assert (card.revision or None) == fact.get("revision")
     assert card.file in ("", *(f.split()[0] for f in fact["files"])) or not fact["hf_repo"] or "CTransPath" in card.file

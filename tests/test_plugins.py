@@ -144,10 +144,10 @@ def test_a_bad_card_is_named(bad, monkeypatch):
 
 def test_plugins_and_doctor_show_what_fails(bad, monkeypatch):
     on_path(monkeypatch, bad)
-    code, rows = bench("plugins", "--json")
-    assert code == 0 and {r["plugin"] for r in rows if r["error"]} == {"eosin_broken", "eosin_badcard"}
-    code, rows = bench("doctor", "--json")
-    failing = {r["what"] for r in rows if r["state"] == "FAIL"}
+    code, out = bench("plugins", "--json")
+    assert code == 0 and {r["plugin"] for r in out["plugins"] if r["error"]} == {"eosin_broken", "eosin_badcard"}
+    code, out = bench("doctor", "--json")
+    failing = {r["what"] for r in out["checks"] if r["state"] == "FAIL"}
     assert code == 1 and {"plugin eosin_broken", "plugin eosin_badcard", "model color-stats"} <= failing
 
 

@@ -154,7 +154,9 @@ def test_a_fingerprint_is_over_facts_and_not_over_notes_and_places():
 
 
 def test_equal_facts_in_another_spelling_are_equal():
-    assert ModelCard("a", mean=[0, 0, 0], crop=1).fingerprint == ModelCard("a", mean=(0.0, 0.0, 0.0), crop=1.0).fingerprint
+    assert (
+        ModelCard("a", mean=[0, 0, 0], crop=1).fingerprint == ModelCard("a", mean=(0.0, 0.0, 0.0), crop=1.0).fingerprint
+    )
     assert fingerprint({"b": 1, "a": [1, 2]}) == fingerprint({"a": (1, 2), "b": 1})
     assert DatasetCard("d", root="/a", base="/b").fingerprint == DatasetCard("d").fingerprint
 
@@ -168,13 +170,28 @@ def test_cards_are_frozen():
 # ---- options of protocols
 
 
-CARD = ProtocolCard("p", options={"k": Option(15), "c": Option(1.0), "how": Option("a", ("a", "b")), "on": Option(True), "best": Option(None, int)})
+CARD = ProtocolCard(
+    "p",
+    options={
+        "k": Option(15),
+        "c": Option(1.0),
+        "how": Option("a", ("a", "b")),
+        "on": Option(True),
+        "best": Option(None, int),
+    },
+)
 
 
 def test_options_are_completed_and_read_from_text():
     assert CARD.name == "p@1"
     assert CARD.complete({}) == {"k": 15, "c": 1.0, "how": "a", "on": True, "best": None}
-    assert CARD.complete({"k": "7", "c": "2", "how": "b", "on": "false", "best": "3"}) == {"k": 7, "c": 2.0, "how": "b", "on": False, "best": 3}
+    assert CARD.complete({"k": "7", "c": "2", "how": "b", "on": "false", "best": "3"}) == {
+        "k": 7,
+        "c": 2.0,
+        "how": "b",
+        "on": False,
+        "best": 3,
+    }
 
 
 @pytest.mark.parametrize(

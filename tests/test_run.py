@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import TINT, bench, install, make_tiles, parts, read_table, write_plugin, write_table
 
 from eosin import store
+from helpers import TINT, bench, install, make_tiles, parts, read_table, write_plugin, write_table
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,9 @@ def tint(home, tmp_path, monkeypatch):
     monkeypatch.setenv("TINT_TRACES", str(traces))
     install(monkeypatch, tmp_path / "site", "eosin_tint", TINT)
     (home / "data").mkdir(parents=True)
-    (home / "registry.yaml").write_text("datasets: {tiny: {kind: manifest}, gone: {kind: manifest, tree: gone/tiles.csv}}\n")
+    (home / "registry.yaml").write_text(
+        "datasets: {tiny: {kind: manifest}, gone: {kind: manifest, tree: gone/tiles.csv}}\n"
+    )
     return traces
 
 
@@ -76,7 +78,9 @@ def test_the_same_command_twice_gives_the_same_bytes(tiny, home):
 
     def bytes_of(done) -> tuple[bytes, bytes]:
         path = Path(done.json["records"][0])
-        return json.dumps(json.loads(path.read_text())["scores"]).encode(), path.with_name(path.stem + ".predictions.npz").read_bytes()
+        return json.dumps(json.loads(path.read_text())["scores"]).encode(), path.with_name(
+            path.stem + ".predictions.npz"
+        ).read_bytes()
 
     first, second = bytes_of(run()), bytes_of(run())
     shutil.rmtree(home / "embeddings")
@@ -213,7 +217,9 @@ def bad(tmp_path, monkeypatch):
     install(monkeypatch, tmp_path / "site", "eosin_bad", BAD)
 
 
-@pytest.mark.parametrize("name", ["bad-needs", "bad-view", "bad-dataset", "bad-metric", "gives-none", "gives-text", "stops"])
+@pytest.mark.parametrize(
+    "name", ["bad-needs", "bad-view", "bad-dataset", "bad-metric", "gives-none", "gives-text", "stops"]
+)
 def test_a_benchmark_that_fails_in_any_way_is_named_and_the_others_run(tiny, bad, name):
     done = bench("run", "-m", "tint", "-b", name, "-b", "tint-mean", "--json")
     assert done.code == 1, done
@@ -292,7 +298,14 @@ def test_a_flipped_byte_anywhere_is_repaired_by_the_next_run(tiny, home, readout
     run(*readout)
     (part,) = (home / "embeddings").rglob("part-*.h5")
     good = part.read_bytes()
-    spots = [good.index(b"cls\0"), good.index(b"mean\0") + 1, 8, store.HEAD, len(good) - 2, *range(0, len(good), len(good) // 6)]
+    spots = [
+        good.index(b"cls\0"),
+        good.index(b"mean\0") + 1,
+        8,
+        store.HEAD,
+        len(good) - 2,
+        *range(0, len(good), len(good) // 6),
+    ]
     for at in spots:
         bad = bytearray(good)
         bad[at] ^= 4
@@ -320,11 +333,17 @@ def test_broken_tiles_fail_and_skip_broken_counts_them(tiny):
     (tiny / "t" / "0007.png").write_bytes(b"")
     (tiny / "t" / "0009.png").write_bytes(b"not an image")
     done = run()
-    assert done.code == 1 and "t/0007.png" in done.json["failed"][0]["error"] and "--skip-broken" in done.json["failed"][0]["error"]
+    assert (
+        done.code == 1
+        and "t/0007.png" in done.json["failed"][0]["error"]
+        and "--skip-broken" in done.json["failed"][0]["error"]
+    )
     found = record(run("--skip-broken"))
     assert found["dataset"]["rows"] == 58 and found["dataset"]["left_out"] == 2
     again = run()
-    assert again.code == 1 and "--skip-broken" in again.err, "embedded with --skip-broken, it must not be scored silently without"
+    assert again.code == 1 and "--skip-broken" in again.err, (
+        "embedded with --skip-broken, it must not be scored silently without"
+    )
 
 
 def test_rows_without_a_label_are_left_out_and_counted(tiny):
@@ -340,7 +359,9 @@ def test_rows_without_a_label_are_left_out_and_counted(tiny):
 def test_results_that_cannot_be_written_keep_the_embeddings(tiny, tmp_path, tint):
     (tmp_path / "file").touch()
     done = run("--results", tmp_path / "file" / "results")
-    assert done.code == 1 and "--results" in done.err and "embeddings are kept" in done.err and "Traceback" not in done.err
+    assert (
+        done.code == 1 and "--results" in done.err and "embeddings are kept" in done.err and "Traceback" not in done.err
+    )
     forget(tint)
     assert run().json["embedded"] == 0 and traces(tint) == {}
 

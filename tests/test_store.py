@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eosin import store
+from eosin import claims, store
+from eosin.claims import Claims
 from eosin.errors import StoreError
-from eosin.store import Address, Claims, Damaged, Memory
+from eosin.store import Address, Damaged, Memory
 
 
 def address(folder: Path, rows: int = 300) -> Address:
@@ -150,7 +151,7 @@ def test_disk_full_while_publishing(tmp_path, monkeypatch, where):
 
 def test_disk_full_while_claiming(tmp_path, monkeypatch):
     a = address(tmp_path)
-    monkeypatch.setattr(store, "open", no_space, raising=False)
+    monkeypatch.setattr(claims, "open", no_space, raising=False)
     with pytest.raises(StoreError, match="No space left.*--store"):
         Claims(a.folder).take(0)
 
@@ -185,7 +186,7 @@ def test_a_claim_is_one_at_a_time(tmp_path):
 
 def ended_process() -> str:
     """The claim text of a process that is gone."""
-    code = "from eosin import store; print(store._me())"
+    code = "from eosin import claims; print(claims.me())"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -201,15 +202,15 @@ def test_a_claim_of_a_dead_process_is_void_at_once_and_its_rubbish_goes(tmp_path
 def test_a_claim_of_another_machine_holds_while_it_shows_life(tmp_path):
     path = tmp_path / "part-000000.claim"
     path.write_text("elsewhere~12~34")
-    claims = Claims(tmp_path)
-    assert not claims.take(0)
-    os.utime(path, (time.time() - 2 * store.STALE,) * 2)
-    assert claims.take(0)
+    here = Claims(tmp_path)
+    assert not here.take(0)
+    os.utime(path, (time.time() - 2 * claims.STALE,) * 2)
+    assert here.take(0)
 
 
 def test_a_claim_from_another_container_of_this_host_name_is_not_judged_by_its_pid(tmp_path, monkeypatch):
     """Containers with --network host share the host's name and count processes each for itself."""
-    monkeypatch.setattr(store, "_namespace", lambda: "another")
+    monkeypatch.setattr(claims, "_namespace", lambda: "another")
     theirs = Claims(tmp_path)
     assert theirs.take(0)
     monkeypatch.undo()
@@ -225,11 +226,11 @@ def test_an_empty_claim_gets_the_benefit_of_the_doubt_for_a_moment(tmp_path):
 
 
 def test_a_heartbeat_renews_claims(tmp_path):
-    claims = Claims(tmp_path)
-    claims.take(0)
-    os.utime(claims.path(0), (1, 1))
-    claims.touch()
-    assert time.time() - claims.path(0).stat().st_mtime < 60
+    mine = Claims(tmp_path)
+    mine.take(0)
+    os.utime(mine.path(0), (1, 1))
+    mine.touch()
+    assert time.time() - mine.path(0).stat().st_mtime < 60
 
 
 def test_the_memory_of_hashes_costs_a_stat(tmp_path, monkeypatch):

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import tile
 from PIL import Image
 
 from eosin.errors import DataError
 from eosin.table import Table
 from eosin.tiles import BrokenTile, Reader, load_rgb
+from helpers import tile
 
 RGB = tile(3, 0, 24)
 
@@ -71,7 +71,14 @@ def transparency(data: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     ("color", "channels", "extra"),
-    [(0, 1, b""), (2, 3, b""), (4, 2, b""), (6, 4, b""), (0, 1, transparency(b"\0\1")), (2, 3, transparency(b"\0\1" * 3))],
+    [
+        (0, 1, b""),
+        (2, 3, b""),
+        (4, 2, b""),
+        (6, 4, b""),
+        (0, 1, transparency(b"\0\1")),
+        (2, 3, transparency(b"\0\1" * 3)),
+    ],
     ids=["grey", "rgb", "grey+alpha", "rgba", "grey+key", "rgb+key"],
 )
 def test_sixteen_bits_are_refused(tmp_path, color, channels, extra):
@@ -112,7 +119,15 @@ def test_empty_foreign_and_absent_files(tmp_path):
     refused(tmp_path / "folder.png")
 
 
-FORMATS = {"png": {}, "jpg": {"quality": 90}, "tif": {"compression": "tiff_lzw"}, "bmp": {}, "webp": {}, "gif": {}, "jp2": {}}
+FORMATS = {
+    "png": {},
+    "jpg": {"quality": 90},
+    "tif": {"compression": "tiff_lzw"},
+    "bmp": {},
+    "webp": {},
+    "gif": {},
+    "jp2": {},
+}
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -35,7 +35,9 @@ class BreakHis(eosin.Dataset):
 
     kind = "breakhis"
     defaults = {"tile": 224, "pad": ("white", "drop")}
-    downloads = (("http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz", ""),)
+
+    def downloads(self) -> list[tuple[str, str, str]]:
+        return [("http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz", "BreaKHis_v1.tar.gz", "")]
 
     def items(self, root: Path) -> eosin.Table:
         tree = Tree(self, root)
@@ -54,7 +56,9 @@ class BreakHis(eosin.Dataset):
         for row in rows:
             types.setdefault((str(row["slide"]), str(row["magnification"])), set()).add(str(row["subtype"]))
         both = sorted({slide for (slide, _), found in types.items() if len(found) > 1})
-        tree.warnings += [f"slide {slide} stands under two types; its images carry contradictory labels" for slide in both]
+        tree.warnings += [
+            f"slide {slide} stands under two types; its images carry contradictory labels" for slide in both
+        ]
         counts = {m: sum(r["magnification"] == m for r in rows) for m in MPP}
         counts |= {s: sum(r["binary"] == s for r in rows) for s in SIDES.values()}
         counts["patient_folders"] = len({(r["subtype"], r["slide"]) for r in rows})
@@ -81,7 +85,9 @@ def _images(tree: Tree, kind: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _row(tree: Tree, file: Path, side: str, kind: Path, magnification: str, seen: dict[tuple, Path]) -> dict[str, object]:
+def _row(
+    tree: Tree, file: Path, side: str, kind: Path, magnification: str, seen: dict[tuple, Path]
+) -> dict[str, object]:
     name = NAME.fullmatch(file.name)
     if name is None:
         raise tree.odd(file, FORM)

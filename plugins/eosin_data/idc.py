@@ -24,6 +24,10 @@ class Idc(eosin.Dataset):
 
     kind = "idc"
 
+    def downloads(self) -> list[tuple[str, str, str]]:
+        """The authors' own archive, which needs no account."""
+        return [(f"http://gleason.case.edu/webdata/jpi-dl-tutorial/{NESTED}.zip", f"{NESTED}.zip", "")]
+
     def items(self, root: Path) -> eosin.Table:
         root_below, warnings = _one_copy(root)
         rows, odd = [], 0

@@ -45,7 +45,9 @@ def region_tiles(dataset: eosin.Dataset, root: Path, items: eosin.Table, options
     columns = {n: v[at] for n, v in items.columns.items() if n not in OWN}
     columns |= dict(zip(("x", "y", "w", "h", "pad"), boxes, strict=True))
     columns |= {"item": items["id"][at], "source": items["source"][at]}
-    columns["id"] = np.array([f"{i}#{x},{y}" for i, x, y in zip(columns["item"], boxes[0], boxes[1], strict=True)], dtype=str)
+    columns["id"] = np.array(
+        [f"{i}#{x},{y}" for i, x, y in zip(columns["item"], boxes[0], boxes[1], strict=True)], dtype=str
+    )
     done = "left out" if drop else "padded with white"
     warnings = [f"{small:,} regions are smaller than a tile of {tile} px and were {done}"] if small else []
     return eosin.Table(columns, items.classes, warnings=warnings)
@@ -62,5 +64,7 @@ def image_size(dataset: eosin.Dataset, path: Path) -> tuple[int, int]:
     except Exception as error:  # a damaged head may make a decoder raise anything
         raise DataError(f"{dataset.name}: {path} cannot be read ({error}). Copy or download it again.") from error
     if size[0] * size[1] > MAX_PIXELS:
-        raise DataError(f"{dataset.name}: {path} has {size[0] * size[1]:,} pixels, more than {MAX_PIXELS:,}. Cut it first.")
+        raise DataError(
+            f"{dataset.name}: {path} has {size[0] * size[1]:,} pixels, more than {MAX_PIXELS:,}. Cut it first."
+        )
     return size

@@ -26,9 +26,10 @@ class Tils(eosin.Dataset):
     """
 
     kind = "tils"
-    downloads = (
-        ("https://zenodo.org/records/6604094/files/TCGA-TILs.tar.gz?download=1", "md5:42d387c2f8d300dea8bb8a544b43ad3c"),
-    )  # fmt: skip
+
+    def downloads(self) -> list[tuple[str, str, str]]:
+        address = "https://zenodo.org/records/6604094/files/TCGA-TILs.tar.gz?download=1"
+        return [(address, "TCGA-TILs.tar.gz", "md5:42d387c2f8d300dea8bb8a544b43ad3c")]
 
     def items(self, root: Path) -> eosin.Table:
         tree = Tree(self, root)
@@ -39,11 +40,13 @@ class Tils(eosin.Dataset):
         rows = [row for study in studies for split in splits for row in _rows(tree, study, split)]
         if images != root and (images.parent / METADATA).is_file():
             _compare(tree, rows, tree.watch(images.parent / METADATA), {s.name for s in studies}, splits)
-        tree.compare(len(rows), OFFICIAL, "tiles") if options["study"] == "all" else tree.warnings.append(
-            f"{len(rows):,} tiles of {options['study']}; G2L says {PAPER:,} of breast, by a filter that it does not give"
-        )
-        table = tree.table(rows, CLASSES, participants=len({r["group"] for r in rows}))
-        return table
+        if options["study"] == "all":
+            tree.compare(len(rows), OFFICIAL, "tiles")
+        else:
+            tree.warnings.append(
+                f"{len(rows):,} tiles of {options['study']}; G2L says {PAPER:,}, by a filter it does not give"
+            )
+        return tree.table(rows, CLASSES, participants=len({r["group"] for r in rows}))
 
 
 def _rows(tree: Tree, study: Path, split: str) -> list[dict[str, object]]:

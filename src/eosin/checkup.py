@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
+from typing import Any
 
 from . import environment
 from .places import Places

@@ -25,6 +25,7 @@ COMMANDS = {
     "list": ("look", "List models, datasets, protocols, benchmarks, suites, recipes or views."),
     "show": ("look", "Show one model, dataset, protocol, benchmark or suite."),
     "data": ("materials", "Say where data come from, index and check them."),
+    "tile": ("cut", "Find tissue on slides, lay a grid over it, write coordinates and a picture a slide."),
     "store": ("materials", "Look into, check and tidy the stored embeddings."),
     "leaderboard": ("look", "Print the table of all records."),
     "plugins": ("look", "List the installed plugins, also those that fail."),

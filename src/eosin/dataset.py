@@ -71,12 +71,20 @@ class Dataset:
         return MissingError(f"Dataset {card.name} is missing: nothing at {where}.{tree}\nHow to get it: {how}{extra}")
 
     def items(self, root: Path) -> Table:
-        """The table of tiles of the folder `root`, which is only read.
+        """The table of items of the folder `root`, which is only read; where `tiles` is not defined each item is a tile.
 
         Raises:
             DataError: naming the file, when the folder is not what it should be.
         """
         raise NotImplementedError(f"{type(self).__name__} must define items(root); see docs/write-a-benchmark.md.")
+
+    def tiles(self, root: Path, items: Table) -> Table | None:
+        """The tiles of items that are larger than what a model sees (regions, slides); None: each item is a tile.
+
+        The table's column `item` names each tile's item. Tiles are embedded and stored; a benchmark gets one row an item,
+        the mean of its tiles' rows. `slides.slide_tiles` makes such a table of slides.
+        """
+        return None
 
 
 def indent(text: str) -> str:

@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from . import store
-from .errors import DataError, ModelError, NotApplicable
-from .extractor import FeatureExtractor, default_readout, square
+from . import claims, store
+from .claims import Claims
+from .errors import DataError, ModelError
+from .extractor import FeatureExtractor, square
 from .index import Index
-from .store import Address, Claims
+from .outputs import Outputs
+from .store import Address
 from .tiles import BrokenTile, Reader
 from .views import view as find_view
 
@@ -115,12 +117,12 @@ def fill(job: Job, engine: Engine, progress: Progress = lambda rows: None) -> in
 
 
 @contextlib.contextmanager
-def _heartbeat(claims: Claims) -> Iterator[None]:
+def _heartbeat(held: Claims) -> Iterator[None]:
     stop = threading.Event()
 
     def beat() -> None:
-        while not stop.wait(store.STALE / 6):
-            claims.touch()
+        while not stop.wait(claims.STALE / 6):
+            held.touch()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -128,7 +130,7 @@ def _heartbeat(claims: Claims) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        claims.release_all()
+        held.release_all()
 
 
 class Worker:
@@ -145,7 +147,7 @@ class Worker:
         self.batch_size = engine.batch_size
         self.embed = job.extractor.embed
         self.behind = 0 if self.device == "cpu" else 1  # an accelerator goes on while the block before is written
-        self.shapes: dict[str, tuple[int, ...]] = {}  # of one tile's readouts, as the first batch gave them
+        self.outputs = Outputs(job.extractor.card, job.grid)
 
     def __enter__(self) -> Worker:
         self.job.extractor.device = self.device
@@ -273,69 +275,7 @@ class Worker:
                 raise ModelError(
                     f"{card.name}: out of memory on {self.device} with {len(rows)} tiles a batch. Use --batch-size {max(1, len(rows) // 2)}."
                 ) from error
-        return self._checked(out, len(rows))
-
-    def _checked(self, out: Any, n: int) -> dict[str, Any]:
-        """What embed() gave as {readout: float32 tensor}, or a ModelError that says how it is not what it should be."""
-        card, named = self.job.extractor.card, self._named(out)
-        for name, values in named.items():
-            self._shaped(name, tuple(values.shape), n)
-        lacking = [r for r in dict.fromkeys([*card.readouts, *self.shapes]) if r not in named]
-        if lacking:
-            raise ModelError(
-                f"{card.name}: the card lists readout {', '.join(lacking)}, or tiles before had it; the model gave "
-                f"{', '.join(named)}. Correct the card or embed()."
-            )
-        if self.job.grid:
-            if "grid" not in named:
-                raise NotApplicable(f"{card.name} gives no grid: {', '.join(named)}.")
-            return {"grid": named["grid"]}
-        vectors = {k: v for k, v in named.items() if k != "grid"}
-        if not vectors:
-            raise ModelError(
-                f"{card.name} gave {', '.join(named) or 'nothing'} and no vector a tile. "
-                "Let embed() return (n, dim), or a dict with cls, mean or pooled."
-            )
-        if card.dim is not None:
-            default = default_readout(card, tuple(vectors))
-            width = sum(vectors[p].shape[1] for p in default.split("+") if p in vectors)
-            if width != card.dim:
-                raise ModelError(
-                    f"{card.name}: readout {default} is {width} wide, the card says dim={card.dim}. "
-                    "Correct the card or the model."
-                )
-        return vectors
-
-    def _named(self, out: Any) -> dict[str, Any]:
-        """Names that the store can keep, each with a float32 tensor."""
-        import torch
-
-        card, named = self.job.extractor.card, {}
-        for name, values in (out if isinstance(out, dict) else {"pooled": out}).items():
-            if not str(name).isidentifier() or name in ("id", "broken"):
-                raise ModelError(
-                    f"{card.name}: readout {name!r} cannot be called so. Use cls, mean, pooled, grid or a word of your own."
-                )
-            try:
-                named[str(name)] = torch.as_tensor(values).float()
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise ModelError(
-                    f"{card.name}: readout {name} is a {type(values).__name__} that is no tensor ({error}). Correct embed()."
-                ) from error
-        return named
-
-    def _shaped(self, name: str, shape: tuple[int, ...], n: int) -> None:
-        card, wanted = self.job.extractor.card, ("dim", "height", "width") if name == "grid" else ("dim",)
-        if len(shape) != 1 + len(wanted) or shape[0] != n or 0 in shape:
-            raise ModelError(
-                f"{card.name}: readout {name} has shape {shape} for {n} tiles, not ({n}, {', '.join(wanted)}). "
-                "Correct embed() or build()."
-            )
-        before = self.shapes.setdefault(name, shape[1:])
-        if shape[1:] != before:
-            raise ModelError(
-                f"{card.name}: a tile's {name} has shape {before} in one batch and {shape[1:]} in another. Correct embed()."
-            )
+        return self.outputs.check(out, len(rows))
 
     def _publish(self, block: int, parts: list[dict[str, Any]], failed: list[BrokenTile]) -> int:
         """Write a finished block; return its number of rows, 0 when broken tiles keep it from being published."""

@@ -28,6 +28,7 @@ class FeatureExtractor:
     """
 
     card: ModelCard
+    source_counts = True  # the code is part of the address; False where the card alone pins what it does
 
     def __init__(self, card: ModelCard | None = None) -> None:
         if card is not None:
@@ -66,7 +67,7 @@ class FeatureExtractor:
         path = self.weight_file()
         if path is not None:
             facts["weights"] = memory.hash(path) if memory is not None else hash_file(path)
-        if self.card.kind == "class":
+        if self.source_counts:
             facts["source"] = [hash_file(p) for p in _sources(type(self))]
         return cards.fingerprint(facts)
 
@@ -143,9 +144,15 @@ def default_readout(card: ModelCard, given: tuple[str, ...]) -> str:
 def parts_of(readout: str, card: ModelCard, given: tuple[str, ...]) -> list[str]:
     """The stored readouts that a readout is made of (`cls+mean` of two); NotApplicable when the model lacks one.
 
+    `cls|default` is the first of its alternatives that the model has; the last, where nothing is known of the model.
+
     Args:
         given: the readouts that the model gives, as far as known: () when its card does not say.
     """
+    *first, readout = readout.split("|")
+    for alternative in first if given else ():
+        if set(alternative.split("+")) <= set(given):
+            return parts_of(alternative, card, given)
     if readout == "default" and not given and not card.readout:
         return []
     wanted = default_readout(card, given) if readout == "default" else readout

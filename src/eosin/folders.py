@@ -10,6 +10,7 @@ import numpy as np
 from .dataset import SPLITS, Dataset, files_below, folders_below
 from .errors import DataError
 from .manifest import Manifest, read_labels
+from .slides import Slides
 from .table import Table
 
 
@@ -139,4 +140,4 @@ def _column(path: Path, name: str, values: np.ndarray, n: int) -> list[str]:
     return [v.decode() if isinstance(v, bytes) else str(v) for v in values.reshape(n).tolist()]
 
 
-BUILT_IN: dict[str, type[Dataset]] = {cls.kind: cls for cls in (Manifest, ImageFolder, Array)}
+BUILT_IN: dict[str, type[Dataset]] = {cls.kind: cls for cls in (Manifest, ImageFolder, Array, Slides)}

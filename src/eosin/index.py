@@ -23,14 +23,12 @@ import numpy as np
 from .cards import fingerprint, plain
 from .dataset import Dataset
 from .errors import DataError, EosinError
-from .files import publish
+from .files import content_of, publish
 from .table import Table
 
-WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last megabyte
-END = 2**20
 TICK = 50_000_000  # nanoseconds; file systems count time in steps of up to some ten milliseconds
 UNSURE = -2  # a mark that no file has
-PIXELS = ("id", "source", "x", "y", "w", "h", "row", "key", "level")
+PIXELS = ("id", "source", "x", "y", "w", "h", "px", "pad", "row", "key", "level")
 
 Progress = Callable[[int, int], None]
 
@@ -41,18 +39,29 @@ class Index:
 
     Attributes:
         root: the raw folder.
-        table: one row a tile.
+        table: one row a tile. items: one row an item, to which labels belong; the same table where an item is a tile.
         tiles: fingerprint of what models see: ids, sources, boxes and the sources' content. Addresses embeddings.
-        rows: fingerprint of all columns as well: labels, splits, groups. Addresses records.
-        path: the csv of the table.
+        rows: fingerprint of all columns as well: labels, splits, groups, which tiles are whose. Addresses records.
+        path: the csv of the items; the tiles lie beside it in tiles.csv where they are another table.
     """
 
     dataset: Dataset
     root: Path
     table: Table
+    items: Table
     tiles: str
     rows: str
     path: Path
+
+    @property
+    def levels(self) -> bool:
+        """Whether items are larger than tiles."""
+        return self.items is not self.table
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was odd and accepted, in the items and in their tiles."""
+        return list(dict.fromkeys([*self.items.warnings, *self.table.warnings]))
 
 
 def open_index(
@@ -72,10 +81,12 @@ def open_index(
     folder = indexes / f"{dataset.name}@{key}"
     kept = _load(folder / "index.npz")
     if kept is not None and _unchanged(root, kept):
-        return _index(dataset, root, folder, kept["table"], kept["hash"])
+        return _index(dataset, root, folder, kept["table"], kept["items"], kept["sources"], kept["hash"])
     began = time.time_ns()
-    table = _items(dataset, root)
-    sources, inverse = np.unique(table["source"], return_inverse=True)
+    items = _items(dataset, root)
+    table = _tiles(dataset, root, items)
+    bare = items["source"][~np.isin(items["id"], table["item"])] if table is not items else items["source"]
+    sources = np.unique(np.concatenate([table["source"], bare[bare != ""] if table is not items else bare]))
     stats = _stats(root, sources, dataset.name)
     known = (
         {}
@@ -93,16 +104,39 @@ def open_index(
             if progress and (done % 256 == 0 or done == len(fresh)):
                 progress(done, len(fresh))
     # what changed while we read, or within the clock's tick before, may hold more than we saw: not to be trusted again
-    marks = _marks(sorted({*table.watched, *_folders(root, sources)}))
+    marks = _marks(sorted({*table.watched, *items.watched, *_folders(root, sources)}))
     marks = {path: mark if mark < began - TICK else UNSURE for path, mark in marks.items()}
-    _save(folder, table, sources.tolist(), stats, hashes, marks)
-    return _index(dataset, root, folder, table, hashes, sources, inverse)
+    _save(folder, table, items, sources.tolist(), stats, hashes, marks)
+    return _index(dataset, root, folder, table, items, sources, hashes)
 
 
 def _items(dataset: Dataset, root: Path) -> Table:
-    """The loader's table, sorted out: ids unique, labels within the classes. Somebody's loader may raise anything."""
+    """The loader's table, sorted out: ids unique, labels within the classes."""
+    table = _asked(dataset, root, "items", lambda: dataset.items(root))
+    table.check_ids(dataset.name)
+    if table["label"].max() >= max(1, len(table.classes)):
+        raise DataError(
+            f"{dataset.name}: a label of {table['label'].max()} and {len(table.classes)} classes. Give the table its classes."
+        )
+    return table
+
+
+def _tiles(dataset: Dataset, root: Path, items: Table) -> Table:
+    """The tiles of the items, each of which is somebody's; the items themselves where they are tiles."""
+    table = _asked(dataset, root, "tiles", lambda: items if (t := dataset.tiles(root, items)) is None else t)
+    if table is items:
+        return items
+    table.check_ids(dataset.name)
+    lost = table["item"][~np.isin(table["item"], items["id"])] if "item" in table else ["no column `item`"]
+    if len(lost):
+        raise DataError(f"{dataset.name}: tiles(root, items) names items that are not there: {lost[0]}.")
+    return table
+
+
+def _asked(dataset: Dataset, root: Path, what: str, ask: Callable[[], Any]) -> Table:
+    """A table from somebody's loader, which may raise anything."""
     try:
-        table = dataset.items(root)
+        table = ask()
     except EosinError:
         raise
     except PermissionError as error:
@@ -112,32 +146,19 @@ def _items(dataset: Dataset, root: Path) -> Table:
             f"{dataset.name}: {root} could not be indexed ({type(error).__name__}: {error}). Compare it with `bench data where {dataset.name}`; --debug shows where it failed."
         ) from error
     if not isinstance(table, Table):
-        raise DataError(f"{dataset.name}: items(root) gave {type(table).__name__}, not an eosin.Table.")
-    table.check_ids(dataset.name)
-    if table["label"].max() >= max(1, len(table.classes)):
-        raise DataError(
-            f"{dataset.name}: a label of {table['label'].max()} and {len(table.classes)} classes. Give the table its classes."
-        )
+        given = "items(root)" if what == "items" else "tiles(root, items)"
+        raise DataError(f"{dataset.name}: {given} gave {type(table).__name__}, not an eosin.Table.")
     return table
 
 
 def _index(
-    dataset: Dataset,
-    root: Path,
-    folder: Path,
-    table: Table,
-    hashes: list[str],
-    sources: Any = None,
-    inverse: Any = None,
+    dataset: Dataset, root: Path, folder: Path, table: Table, items: Table, sources: Any, hashes: list[str]
 ) -> Index:
-    if inverse is None:
-        _, inverse = np.unique(table["source"], return_inverse=True)
-    content = np.asarray(hashes)[inverse] if len(hashes) else np.empty(0, str)
+    content = np.asarray(hashes)[np.searchsorted(sources, table["source"])] if len(hashes) else np.empty(0, str)
     tiles = _digest({**{n: table[n] for n in PIXELS if n in table}, "content": content})
-    rows = _digest(
-        {**table.columns, "classes": np.asarray(table.classes), "target": table.target, "tiles": np.asarray([tiles])}
-    )
-    return Index(dataset, root, table, tiles, rows, folder / "table.csv")
+    owner = {"item of a tile": table["item"]} if table is not items else {}
+    facts = {"classes": np.asarray(items.classes), "target": items.target, "tiles": np.asarray([tiles])}
+    return Index(dataset, root, table, items, tiles, _digest({**items.columns, **facts, **owner}), folder / "table.csv")
 
 
 def _digest(columns: dict[str, Any]) -> str:
@@ -157,19 +178,10 @@ def _blob(values: np.ndarray) -> bytes:
 
 
 def _content(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=8)
     try:
-        with open(path, "rb", buffering=0) as handle:
-            size = os.fstat(handle.fileno()).st_size
-            if size <= WHOLE_FILE:
-                digest.update(handle.read())
-            else:
-                digest.update(str(size).encode() + handle.read(END))
-                handle.seek(-END, os.SEEK_END)
-                digest.update(handle.read(END))
+        return content_of(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions, or copy it again.") from error
-    return digest.hexdigest()
 
 
 def _stats(root: Path, sources: np.ndarray, name: str) -> np.ndarray:
@@ -220,20 +232,44 @@ def _unchanged(root: Path, kept: dict[str, Any]) -> bool:
 
 
 def _save(
-    folder: Path, table: Table, sources: list[str], stats: np.ndarray, hashes: list[str], marks: dict[str, int]
+    folder: Path,
+    table: Table,
+    items: Table,
+    sources: list[str],
+    stats: np.ndarray,
+    hashes: list[str],
+    marks: dict[str, int],
 ) -> None:
-    """table.csv for people, index.npz for us: numbers as arrays, everything else as one JSON text."""
-    table.write_csv(folder / "table.csv")
-    text = {n: v.tolist() for n, v in table.columns.items() if v.dtype.kind == "U"}
-    own = {n: getattr(table, n) for n in ("classes", "target_names", "warnings", "counts", "watched")}
-    words = {"order": list(table.columns), "text": text, "own": own, "sources": sources, "hash": hashes, "marks": marks}
-    arrays = {f"number:{n}": v for n, v in table.columns.items() if n not in text}
-    if table.target is not None:
-        arrays["target"] = table.target
+    """table.csv (and tiles.csv) for people, index.npz for us: numbers as arrays, everything else as one JSON text."""
+    items.write_csv(folder / "table.csv")
+    words: dict[str, Any] = {"sources": sources, "hash": hashes, "marks": marks}
+    arrays: dict[str, np.ndarray] = {"stats": stats}
+    _pack("items", items, words, arrays)
+    if table is not items:
+        table.write_csv(folder / "tiles.csv")
+        _pack("tiles", table, words, arrays)
     buffer = io.BytesIO()
-    np.savez(buffer, words=np.frombuffer(json.dumps(words).encode(), np.uint8), stats=stats, **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, words=np.frombuffer(json.dumps(words).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
     with contextlib.suppress(OSError):  # an index that cannot be kept costs time at the next look
         publish(folder / "index.npz", buffer.getbuffer())
+
+
+def _pack(name: str, table: Table, words: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    text = {n: v.tolist() for n, v in table.columns.items() if v.dtype.kind == "U"}
+    own = {n: getattr(table, n) for n in ("classes", "target_names", "warnings", "counts", "watched")}
+    words[name] = {"order": list(table.columns), "text": text, "own": own}
+    arrays |= {f"{name}:{n}": v for n, v in table.columns.items() if n not in text}
+    if table.target is not None:
+        arrays[f"target:{name}"] = table.target
+
+
+def _unpack(name: str, words: dict[str, Any], file: Any) -> Table:
+    words = words[name]
+    columns = {n: words["text"].get(n) or file[f"{name}:{n}"] for n in words["order"]}
+    own: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) and k != "warnings" else v for k, v in words["own"].items()
+    }
+    return Table(columns, target=file[f"target:{name}"] if f"target:{name}" in file else None, **own)
 
 
 def _load(path: Path) -> dict[str, Any] | None:
@@ -241,9 +277,9 @@ def _load(path: Path) -> dict[str, Any] | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             words = json.loads(file["words"].tobytes())
-            columns = {n: words["text"].get(n) or file[f"number:{n}"] for n in words["order"]}
-            own = {k: tuple(v) if isinstance(v, list) and k != "warnings" else v for k, v in words["own"].items()}
-            table = Table(columns, target=file["target"] if "target" in file else None, **own)
-            return {"table": table, "stats": file["stats"], **{k: words[k] for k in ("sources", "hash", "marks")}}
+            items = _unpack("items", words, file)
+            table = _unpack("tiles", words, file) if "tiles" in words else items
+            kept = {k: words[k] for k in ("sources", "hash", "marks")}
+            return {"table": table, "items": items, "stats": file["stats"], **kept}
     except Exception:  # zip, zlib, numpy and json each have errors of their own: a damaged index is made again
         return None

@@ -21,6 +21,7 @@ from .descent import NEVER, descend
 from .errors import DataError, UsageError
 
 CELLS = 2**25  # logits held at once (rows x problems x classes); about eight arrays of this size live together
+TOGETHER = 96  # weight vectors that make a matrix product worth its pass over the data
 ROWS = 8192  # rows turned at a time
 
 
@@ -126,7 +127,8 @@ class _Solver:
     device: str | None
 
     def solve(self, X, y, train, counts, names, unit=1.0) -> Iterator[Fit]:
-        """X / unit, each split x C: as many at a time as CELLS allows, neighbouring C's of all splits together."""
+        """X / unit. All splits together climb from the smallest C to the largest, a few C's at a time, each of which starts
+        from where the last of those before it ended."""
         import torch
 
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -135,19 +137,23 @@ class _Solver:
         target = torch.from_numpy(y.astype(np.int64)).to(device)
         if width == 1:
             target = (2 * target - 1).to(Z.dtype)
-        problems = [(split, c) for c in range(len(self.C)) for split in range(len(train))]
-        size = max(1, CELLS // (len(X) * width))
-        for batch in (problems[i : i + size] for i in range(0, len(problems), size)):
-            splits, at = [split for split, _ in batch], [c for _, c in batch]
-            mask = torch.from_numpy(train[splits].T).to(device, Z.dtype)
-            penalty = torch.from_numpy(1 / (self.C[at] * train[splits].sum(1))).to(device)
-            start = np.stack([_prior(counts[split], width) for split in splits])
-            offset = torch.from_numpy(start).to(device, Z.dtype)
-            for p, w, z, steps, solved in descend(Z, target, mask, penalty, offset, self.tol, self.max_iter):
-                coef = (axes @ w[:-1].double()).T.cpu().numpy() / unit
-                intercept = w[-1].double().cpu().numpy() + start[p] - coef @ centre
-                decision = z.double().cpu().numpy() + start[p]
-                yield Fit(names[splits[p]], at[p], coef, intercept, decision, steps, solved)
+        order = np.argsort(self.C, kind="stable")
+        for some in blocks(len(train), max(1, CELLS // (len(X) * width))):
+            mask = torch.from_numpy(train[some].T).to(device, Z.dtype)
+            rows, start = train[some].sum(1), np.stack([_prior(count, width) for count in counts[some]])
+            offset, splits = torch.from_numpy(start).to(device, Z.dtype), range(len(train))[some]
+            warm, many = Z.new_zeros(Z.shape[1], len(rows), width), min(TOGETHER, CELLS // len(X)) // start.size
+            for at in (order[b] for b in blocks(len(order), max(1, many))):
+                penalty = torch.from_numpy(1 / np.outer(self.C[at], rows).ravel()).to(device)
+                given = (mask.repeat(1, len(at)), penalty, offset.repeat(len(at), 1), warm.repeat(1, len(at), 1))
+                for p, w, z, steps, solved in descend(Z, target, *given, self.tol, self.max_iter):
+                    c, split = at[p // len(rows)], p % len(rows)
+                    if c == at[-1]:
+                        warm[:, split] = w
+                    coef = (axes @ w[:-1].double()).T.cpu().numpy() / unit
+                    intercept = w[-1].double().cpu().numpy() + start[split] - coef @ centre
+                    decision = z.double().cpu().numpy() + start[split]
+                    yield Fit(names[splits[split]], int(c), coef, intercept, decision, steps, solved)
 
 
 def _prior(count: np.ndarray, width: int) -> np.ndarray:

@@ -30,7 +30,7 @@ def list_(things: str, **o: Any) -> None:
                 desk.console.warn(f"{name} is provided twice, by {' and '.join(who)}; uninstall or rename one")
             for text in shelf.problems.values():
                 desk.console.warn(text)
-    desk.console.fact([dict(zip(columns, row, strict=True)) for row in rows])
+    desk.console.fact({things: [dict(zip(columns, row, strict=True)) for row in rows]})
 
 
 def _listing(desk: Desk, things: str) -> tuple[list[str], list[list[Any]]]:
@@ -196,7 +196,7 @@ def leaderboard(
     wanted = {b for s in suites for b in desk.catalogue.suite(s)} | set(benchmarks)
     rows = [r for r in rows if (not wanted or r["benchmark"] in wanted) and (not models or r["model"] in models)]
     if desk.console.as_json:
-        return desk.console.fact([{k: r[k] for k in board.LONG} for r in rows])
+        return desk.console.fact({"rows": [{k: r[k] for k in board.LONG} for r in rows]})
     if not rows:
         desk.console.say(
             f"No records in {desk.places.results}. Make some: bench run --model efficientnet-lite0 --suite phantom"
@@ -244,7 +244,7 @@ def plugins(**o: Any) -> None:
                 for r in rows
             ],
         )
-    desk.console.fact(rows)
+    desk.console.fact({"plugins": rows})
 
 
 @click.command()
@@ -263,7 +263,7 @@ def doctor(models: bool, **o: Any) -> None:
             print(
                 f"{row['state']}  {row['what']}: {row['found']}" + (f"\n      fix: {row['fix']}" if row["fix"] else "")
             )
-    desk.console.fact(found)
+    desk.console.fact({"checks": found})
     sys.exit(1 if any(r["state"] == "FAIL" for r in found) else 0)
 
 

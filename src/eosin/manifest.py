@@ -110,7 +110,8 @@ def read_labels(
         index = {c: i for i, c in enumerate(classes)}
     elif classes:
         index = {str(i): i for i in range(len(classes))}
-        wrong = [v for v in known if v not in index]
+        named = any(v in classes for v in known)
+        wrong = [v for v in known if v not in (classes if named else index)]
         if wrong:
             line = values.index(wrong[0]) + 2
             raise DataError(

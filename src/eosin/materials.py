@@ -32,7 +32,7 @@ def data_list(**o: Any) -> None:
         )
     if not desk.console.as_json:
         desk.console.table(["dataset", "title", "here"], [[r["dataset"], r["title"], r["here"] or "–"] for r in rows])
-    desk.console.fact(rows)
+    desk.console.fact({"datasets": rows})
 
 
 @data.command()
@@ -71,16 +71,17 @@ def _index(desk: Desk, name: str, path: str | None) -> Any:
 
 def facts_of(index: Any) -> dict[str, Any]:
     """`{"dataset", "items", "classes", "counts", "warnings", "table"}` of an index."""
-    table = index.table
+    table = index.items
     label = table.known("label")
     counts = {} if label is None else {c: int((label == i).sum()) for i, c in enumerate(table.classes)}
     split = table.known("split")
     if split is not None:
         counts |= {s: int((split == s).sum()) for s in sorted(set(split.tolist())) if s}
-    warnings = [{"message": text} for text in table.warnings]
+    warnings = [{"message": text} for text in index.warnings]
     return {
         "dataset": index.dataset.name,
         "items": len(table),
+        **({"tiles": len(index.table)} if index.levels else {}),
         "classes": list(table.classes),
         "counts": counts,
         "warnings": warnings,
@@ -114,7 +115,7 @@ def check(name: str, path: str | None, **o: Any) -> None:
     desk = Desk(o)
     found = _index(desk, name, path)
     facts = facts_of(found)
-    here = {"all": facts["items"], **facts["counts"], **found.table.counts}
+    here = {"all": facts["items"], **facts["counts"], **found.items.counts}
     official = {k: v for k, v in found.dataset.card.counts.items() if isinstance(v, int)}
     rows = [
         {"what": k, "official": v, "here": here.get(k), "state": "same" if here.get(k) == v else "differs"}
@@ -136,6 +137,48 @@ def check(name: str, path: str | None, **o: Any) -> None:
             )
     desk.console.fact({**facts, "official": official, "differences": differs})
     sys.exit(1 if differs else 0)
+
+
+@data.command()
+@click.argument("name")
+@common
+def fetch(name: str, **o: Any) -> None:
+    """Download a dataset that is open to all; for the others say where to go (exit 3)."""
+    desk = Desk(o)
+    from .fetch import fetch as fetched
+
+    dataset = desk.catalogue.datasets.get(name, "bench list datasets", desk.catalogue.broken_hint())
+    place = fetched(dataset, desk.places.data, desk.console.watch)
+    desk.console.finish()
+    desk.console.fact({"dataset": name, "path": str(place)}, f"{place}\nNext: bench data check {name}")
+
+
+@data.command()
+@click.argument("name")
+@click.option("--out", default="twins", type=click.Path(file_okay=False), help="The folder to write, a --data for bench run.")
+@click.option("--seed", default=0, help="Another seed gives other tissue.")
+@common
+def phantom(name: str, out: str, seed: int, **o: Any) -> None:
+    """Write miniatures of a suite's datasets (or of one dataset) in their official layouts, of made-up tissue."""
+    desk = Desk(o)
+    suites, things = desk.catalogue.suites.things, desk.catalogue.datasets.things
+    names = [name]
+    if name in suites and name not in things:
+        needs = [need for b in desk.catalogue.suite(name) for need in desk.catalogue.benchmark(b).needs().values()]
+        names = list(dict.fromkeys(need.dataset for need in needs))
+    makers = [thing for thing in things.values() if hasattr(thing, "twin")]
+    made = {n: next((twin for m in makers if (twin := m.twin(n))), None) for n in names}
+    if not any(made.values()):
+        raise UsageError(f"There is no miniature of {name}. Name a suite (`bench list suites`) or a dataset of G2L, such as idc.")
+    written, absent = {}, [n for n, build in made.items() if build is None]
+    for done, (n, build) in enumerate(made.items(), 1):
+        if build is not None:
+            desk.console.watch(f"making {n}", done, len(made))
+            build(Path(out) / n, seed)
+            written[n] = str(Path(out) / n)
+    desk.console.finish()
+    text = "\n".join(written.values()) + (f"\nno miniature of: {', '.join(absent)}" if absent else "")
+    desk.console.fact({"written": written, "absent": absent}, f"{text}\nNext: bench run -m color-stats --data {out} …")
 
 
 @click.group()
@@ -171,7 +214,7 @@ def ls(**o: Any) -> None:
             ["model", "dataset", "parts", "MB", "damaged"],
             [[r["model"], r["dataset"], str(r["parts"]), f"{r['bytes'] / 1e6:.1f}", str(r["damaged"])] for r in rows],
         )
-    desk.console.fact(rows)
+    desk.console.fact({"addresses": rows})
 
 
 @store.command()
@@ -203,7 +246,7 @@ def verify(**o: Any) -> None:
 def gc(yes: bool, **o: Any) -> None:
     """List what nothing needs: parts set aside and what killed runs left; with --yes remove it."""
     desk = Desk(o)
-    from .store import Claims
+    from .claims import Claims
 
     waste: list[Path] = []
     for folder in _addresses(desk):

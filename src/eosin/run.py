@@ -20,6 +20,7 @@ from .extractor import parts_of
 from .intervals import intervals, majority
 from .places import Places
 from .plan import Plan, Task, benchmark_fingerprint
+from .pool import pool
 from .precomputed import Precomputed
 
 Watch = Callable[[str, int, int], None]
@@ -145,7 +146,7 @@ class Runner:
             raise DataError(
                 f"{job.index.dataset.name}: {int(broken.sum())} tiles could not be read when they were embedded, such as {table['id'][broken][0]}. Replace the files, or pass --skip-broken."
             )
-        return join(X, ~broken, job, label)
+        return join(*pool(X, ~broken, job.index), job, label)
 
     def _load(self, job: Job, readout: str) -> tuple[np.ndarray, np.ndarray]:
         address = job.address
@@ -235,10 +236,11 @@ class Runner:
                 "fingerprint": job.index.rows,
                 "tiles_fingerprint": job.index.tiles,
                 "rows": len(emb),
-                "left_out": len(job.index.table) - len(emb),
+                "left_out": len(job.index.items) - len(emb),
+                **({"tiles": len(job.index.table), "pooled": "mean"} if job.index.levels else {}),
                 "classes": list(emb.classes),
                 "counts": {} if emb.y is None else {c: int((emb.y == i).sum()) for i, c in enumerate(emb.classes)},
-                "warnings": job.index.table.warnings,
+                "warnings": job.index.warnings,
             },
             "scores": summaries,
             "intervals": how,
@@ -278,9 +280,9 @@ def join(X: np.ndarray, keep: np.ndarray, job: Job, label: str = "label") -> Emb
     """Embeddings and the dataset's table, row by row; rows without a label are left out where others have one.
 
     Args:
-        X: (n, d) in the table's order. keep: (n,) bool, the rows that could be read. label: the column to use as label.
+        X: (n, d) in the order of the items. keep: (n,) bool, the rows that could be read. label: the column to use as label.
     """
-    table = job.index.table
+    table = job.index.items
     if label not in table:
         raise DataError(
             f"{job.index.dataset.name}: the table has no column {label!r}; it has {', '.join(table.columns)}."

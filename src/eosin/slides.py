@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .cards import anchored
 from .coordinates import Coordinates, find
 from .errors import DataError, MissingError
 from .files import content_of
+from .manifest import Manifest
 from .table import Table
-from .tiling import Tiling, cut
+from .tiling import Tiling, cut, fit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -150,7 +152,8 @@ class Slide:
 
         level = max((i for i, d in enumerate(self.dimensions) if max(d) >= longest), default=0)
         reduce = max(1, math.ceil(max(self.dimensions[level]) / longest))
-        canvas = PILImage.new("RGB", tuple(math.ceil(n / reduce) for n in self.dimensions[level]), "white")
+        width, height = (math.ceil(n / reduce) for n in self.dimensions[level])
+        canvas = PILImage.new("RGB", (width, height), "white")
         for left, top, pixels in self.blocks(level, reduce):
             canvas.paste(PILImage.fromarray(pixels), (left, top))
         return canvas
@@ -176,13 +179,13 @@ def slide_tiles(root: Path, items: Table, options: Mapping[str, Any]) -> Table:
     own = {"coordinates", "slide_mpp"}
     tiling = Tiling.of({k: v for k, v in options.items() if k not in own})
     folder = root / str(options["coordinates"]) if options.get("coordinates") else None
-    asked = tiling if folder is None or "mpp" in options else None
+    rescale = "mpp" in options
 
     def tiles_of(i: int) -> Coordinates | str:
         known = float(items["mpp"][i])
         try:
             slide = Slide(root / str(items["source"][i]), options.get("slide_mpp"), known if known > 0 else None)
-            return cut(slide, tiling) if folder is None else find(folder, slide.path.stem).fitted(slide, asked)
+            return fit(slide, find(folder, slide.path.stem), tiling, rescale) if folder else cut(slide, tiling)
         except DataError as error:
             return f"{items['id'][i]}: {error}"
 
@@ -201,14 +204,24 @@ def _joined(items: Table, found: Sequence[Coordinates], folder: Path | None) -> 
     xy = np.concatenate([c.xy for c in found])
     per_tile = {n: np.array([getattr(c, n) for c in found])[of] for n in ("edge", "px", "mpp")}
     names = [f"{item}@{x},{y}" for item, (x, y) in zip(items["id"][of].tolist(), xy.tolist(), strict=True)]
-    columns = {"id": names, "item": items["id"][of], "source": items["source"][of], "x": xy[:, 0], "y": xy[:, 1]}
+    columns: dict[str, Any] = {
+        "id": names,
+        "item": items["id"][of],
+        "source": items["source"][of],
+        "x": xy[:, 0],
+        "y": xy[:, 1],
+    }
     columns |= {"w": per_tile["edge"], "h": per_tile["edge"], "px": per_tile["px"], "mpp": per_tile["mpp"]}
     columns |= {n: items[n][of] for n in ("label", "split", "group", "slide", "centre")}
     empty = [str(i) for i, c in zip(items["id"], found, strict=True) if not len(c.xy)]
-    warnings = [f"{len(empty)} slides have no tile, such as {', '.join(empty[:3])}: they are left out."] if empty else []
+    warnings = (
+        [f"{len(empty)} slides have no tile, such as {', '.join(empty[:3])}: they are left out."] if empty else []
+    )
     scales = [c.mpp for c in found if len(c.xy)]
     if max(scales) > 1.1 * min(scales):
-        warnings.append(f"Tiles differ in scale, {min(scales):.3g} to {max(scales):.3g} um per pixel; nothing is enlarged.")
+        warnings.append(
+            f"Tiles differ in scale, {min(scales):.3g} to {max(scales):.3g} um per pixel; nothing is enlarged."
+        )
     watched = (str(folder.absolute()),) if folder else ()
     return Table(columns, classes=items.classes, warnings=warnings, watched=watched)
 
@@ -245,3 +258,17 @@ def _why(path: Path, error: Exception) -> str:
     if size < 10_000:
         return f"it has {size:,} bytes, too few for a slide ({error}). Copy or download it again."
     return f"{error}. Is it a whole slide in a format of OpenSlide? Copy or download it again."
+
+
+class Slides(Manifest):
+    """Slides listed in a csv, each labelled as a whole: `table:` names it, `options:` are those of `slide_tiles`."""
+
+    kind = "slides"
+
+    def tiles(self, root: Path, items: Table) -> Table:
+        """The tiles of the slides. A relative `coordinates` is looked for in the root, else beside the card's file."""
+        options = dict(self.card.options)
+        beside = anchored(str(options.get("coordinates", "")), Path(self.card.base))
+        if beside and not (root / options["coordinates"]).exists():
+            options["coordinates"] = beside
+        return slide_tiles(root, items, options)

@@ -13,8 +13,6 @@ import io
 import json
 import os
 import re
-import socket
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from .claims import me
 from .errors import StoreError
-from .files import publish
+from .files import free_space, publish
 
 ENCODING, VERSION = "eosin-embeddings", "1"
 HEAD = 512
 PART = re.compile(r"part-(\d{6})\.h5")
-STALE = 60.0  # seconds without a sign of life after which a claim of another machine is void
 
 
 def block_size(rows: int) -> int:
@@ -98,7 +96,7 @@ def write_part(
         StoreError: when the disk is full or the folder cannot be written; nothing half-written is left.
     """
     target = address.part(block)
-    temporary = target.with_name(f".{target.stem}.{_me()}.tmp")
+    temporary = target.with_name(f".{target.stem}.{me()}.tmp")
     body = _body(address, block, ids, readouts, broken)
     try:
         address.folder.mkdir(parents=True, exist_ok=True)
@@ -215,135 +213,6 @@ def set_aside(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             os.replace(path, path.with_name(path.name + ".damaged"))
-
-
-def free_space(folder: Path) -> str:
-    """A sentence on the space left where `folder` lies."""
-    import shutil
-
-    for place in (folder, *folder.parents):
-        with contextlib.suppress(OSError):
-            return f"{shutil.disk_usage(place).free / 2**30:.2f} GB free at {place}."
-    return ""
-
-
-class Claims:
-    """Who works on which block of an address: `part-000012.claim` holds host, process and its start.
-
-    A claim of a process that is gone is void at once (same machine) or when nobody has touched it for STALE seconds.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.mine: set[Path] = set()
-
-    def path(self, block: int) -> Path:
-        return self.folder / f"part-{block:06d}.claim"
-
-    def take(self, block: int) -> bool:
-        """Claim a block; False when somebody alive holds it."""
-        path = self.path(block)
-        for _ in range(2):
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with open(path, "x") as handle:
-                    handle.write(_me())
-                self.mine.add(path)
-                return True
-            except FileExistsError:
-                if not self.void(path):
-                    return False
-                self._clear(path)
-            except OSError as error:
-                raise StoreError(
-                    f"Cannot write into {self.folder}: {error.strerror}. {free_space(self.folder)} Name another folder with --store."
-                ) from error
-        return False
-
-    def release(self, block: int) -> None:
-        self.mine.discard(self.path(block))
-        with contextlib.suppress(OSError):
-            self.path(block).unlink()
-
-    def release_all(self) -> None:
-        for path in list(self.mine):
-            with contextlib.suppress(OSError):
-                path.unlink()
-        self.mine.clear()
-
-    def touch(self) -> None:
-        """A sign of life, for those who watch from other machines."""
-        for path in list(self.mine):
-            with contextlib.suppress(OSError):
-                os.utime(path)
-
-    def void(self, path: Path) -> bool:
-        """Whether the owner of a claim is gone."""
-        try:
-            owner, touched = path.read_text(), path.stat().st_mtime
-        except OSError:
-            return True
-        if not owner:  # its writer was killed between making and filling it, or is just doing so
-            return self._now() - touched > 2
-        host, _, rest = owner.partition("~")
-        if host == _host():
-            pid, _, started = rest.partition("~")
-            return not pid.isdigit() or _started(int(pid)) != started
-        return self._now() - touched > STALE
-
-    def _now(self) -> float:
-        """The file system's clock, which other machines share."""
-        probe = self.folder / f".clock.{_me()}"
-        try:
-            probe.touch()
-            return probe.stat().st_mtime
-        except OSError:
-            return time.time()
-        finally:
-            with contextlib.suppress(OSError):
-                probe.unlink()
-
-    def _clear(self, path: Path) -> None:
-        with contextlib.suppress(OSError):
-            owner = path.read_text()
-            path.unlink()
-            for left in self.folder.glob(f".{path.stem}.{owner}.tmp"):
-                left.unlink()
-
-
-def _host() -> str:
-    """Where process numbers mean the same: a machine, or a container, which may carry its machine's name."""
-    return re.sub(r"[^A-Za-z0-9.-]", "_", f"{socket.gethostname()}-{_namespace()}")
-
-
-def _namespace() -> str:
-    with contextlib.suppress(OSError):
-        return str(os.stat("/proc/self/ns/pid").st_ino)
-    return ""
-
-
-def _me() -> str:
-    return f"{_host()}~{os.getpid()}~{_started(os.getpid())}"
-
-
-def _started(pid: int) -> str:
-    """A mark of a living process that no later one of the same number shares; "" when it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        fields = stat.rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else fields[19]
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return ""
-    except OSError:
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except OSError:
-        pass
-    return "alive"
 
 
 class Memory:

@@ -14,8 +14,8 @@ import numpy as np
 from .errors import DataError, StoreError
 from .files import publish
 
-TEXT = ("id", "source", "split", "group", "slide", "centre")
-WHOLE = ("label", "fold", "x", "y", "w", "h", "row", "level")
+TEXT = ("id", "item", "source", "split", "group", "slide", "centre")
+WHOLE = ("label", "fold", "x", "y", "w", "h", "px", "row", "level")
 FIRST = ("id", "source", "label", "split", "group", "slide", "centre", "mpp")
 
 

@@ -1,9 +1,10 @@
-"""Reading pixels: an image file, a box of an image, a row of an array, behind one reader."""
+"""Reading pixels: an image file, a box of an image, a region of a slide, a row of an array, behind one reader."""
 
 from __future__ import annotations
 
 import threading
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,14 @@ import numpy as np
 
 from .errors import DataError
 from .extractor import MAX_PIXELS
+from .slides import Slide
 from .table import Table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 ARRAYS = (".h5", ".hdf5")
+OPEN_SLIDES = 4  # kept open by one reader, each with a cache of 32 MB
 
 
 class BrokenTile(DataError):
@@ -28,13 +31,16 @@ class BrokenTile(DataError):
 
 
 class Reader:
-    """Reads tiles of one table. Threads may share it: each keeps its own open files."""
+    """Reads tiles of one table. Threads may share it: each keeps its own open files, and all share the open slides."""
 
     def __init__(self, root: Path, table: Table) -> None:
         self.root, self.table = root, table
         self.boxed = all(c in table for c in ("x", "y", "w", "h"))
         self.rowed = "row" in table
+        self.on_slides = self.boxed and "px" in table
         self.open = threading.local()
+        self.slides: OrderedDict[Path, Slide] = OrderedDict()
+        self.lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "table": self.table}
@@ -49,6 +55,8 @@ class Reader:
         try:
             if self.rowed and table["row"][i] >= 0:
                 return self._row(path, i)
+            if self.on_slides and table["px"][i] > 0:
+                return self._region(path, i)
             if self.boxed and table["w"][i] > 0:
                 return self._box(path, i)
             return load_rgb(path)
@@ -64,7 +72,28 @@ class Reader:
         x, y, w, h = (int(self.table[c][i]) for c in "xywh")
         if x < 0 or y < 0 or x + w > image.width or y + h > image.height:
             raise DataError(f"the box {x},{y} {w}x{h} leaves the image of {image.width}x{image.height} pixels")
-        return image.crop((x, y, x + w, y + h))
+        cut = image.crop((x, y, x + w, y + h))
+        return cut if "pad" not in self.table else _on_canvas(cut, int(self.table["pad"][i]))
+
+    def _region(self, path: Path, i: int) -> Image:
+        slide = self._slide(path)
+        try:
+            return slide.read(*(int(self.table[c][i]) for c in ("x", "y", "w", "h", "px")))
+        except DataError:
+            with self.lock:  # OpenSlide reads nothing more from a slide that failed once
+                if self.slides.get(path) is slide:
+                    del self.slides[path]
+            raise
+
+    def _slide(self, path: Path) -> Slide:
+        """The open slide; those used longest ago are closed when no thread reads them any more."""
+        with self.lock:
+            if path not in self.slides:
+                self.slides[path] = Slide(path)
+            self.slides.move_to_end(path)
+            while len(self.slides) > OPEN_SLIDES:
+                self.slides.popitem(last=False)
+            return self.slides[path]
 
     def _row(self, path: Path, i: int) -> Image:
         import h5py
@@ -114,6 +143,17 @@ def load_rgb(path: Path) -> Image:
             return _on_white(image)
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_canvas(image: Image, side: int) -> Image:
+    """A piece smaller than a tile, filled up with white at the right and below to `side` x `side` pixels."""
+    from PIL import Image as PILImage
+
+    if image.width >= side and image.height >= side:
+        return image
+    canvas = PILImage.new("RGB", (side, side), "white")
+    canvas.paste(image)
+    return canvas
 
 
 def _on_white(image: Any) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,9 @@ class Rule:
 
     Attributes:
         above: a pixel is tissue when its saturation is above this; None: Otsu's threshold of the slide.
-        least: what Otsu's threshold may not fall below (a slide that shows only glass). dark: pixels whose brightest
-            channel is below this are ink or the scanner's frame, not tissue.
+        least, most: between which Otsu's threshold is kept: a slide of glass alone has two classes of noise, a piece that
+            is all tissue has pale and dark tissue. dark: pixels whose brightest channel is below this are ink or the
+            scanner's frame, not tissue.
         share: the share of tissue that a tile must reach.
         edge: a tile's edge in mask pixels, at least. smooth: the mask's pixels are means, so many that the edge is hardly
             longer; else they are those of the level as it is.
@@ -34,6 +35,7 @@ class Rule:
     share: float
     edge: int
     least: int = 0
+    most: int = 255
     dark: int = 0
     smooth: bool = False
     whole: bool = False
@@ -41,7 +43,7 @@ class Rule:
 
 RULES = {
     # Otsu 1979. A share of .2 is that of the sampler which G2L cites (CocoSungMin/Pathology-WSI-Tile-Sampling-System).
-    "otsu": Rule(above=None, share=0.2, edge=16, least=12, dark=40, smooth=True),
+    "otsu": Rule(above=None, share=0.2, edge=16, least=12, most=40, dark=40, smooth=True),
     # kaiko-eva 0.4.5, ForegroundGridSampler: at least 9 mask pixels a tile, the level as it is
     "eva": Rule(above=20, share=0.35, edge=3, whole=True),
 }
@@ -71,12 +73,14 @@ class Tiling:
             raise UsageError(f"There is no foreground rule {self.rule!r}. Rules: {', '.join(RULES)}.")
         wrong = [n for n in ("stride", "limit") if getattr(self, n) < 0] + ["size"] * (self.size < 1)
         if wrong or not 0 < self.mpp < math.inf or not self.share <= 1:
-            raise UsageError(f"A tiling cannot be {self}. mpp and size are above 0, share is 0 to 1, the others from 0.")
+            raise UsageError(
+                f"A tiling cannot be {self}. mpp and size are above 0, share is 0 to 1, the others from 0."
+            )
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Tiling:
         """From a card's options; UsageError for an unknown one."""
-        kinds = {f.name: type(f.default) for f in fields(cls)}
+        kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
         wrong = [k for k in options if k not in kinds]
         if wrong:
             raise UsageError(f"Tiling has no option {', '.join(wrong)}. Its options: {', '.join(kinds)}.")
@@ -105,12 +109,13 @@ def cut(slide: Slide, tiling: Tiling) -> Coordinates:
     level, reduce = mask_level(slide, tiling)
     scale = tuple(n / m * reduce for n, m in zip((slide.width, slide.height), slide.dimensions[level], strict=True))
     pieces: Iterable[tuple[int, int, np.ndarray]] = (
-        (left, top, _inked(pixels, rule.dark)) for left, top, pixels in slide.blocks(level, reduce)
+        (left, top, inked(pixels, rule.dark)) for left, top, pixels in slide.blocks(level, reduce)
     )
     above = rule.above
     if above is None:
         pieces = list(pieces)  # small: a tile is a few mask pixels
-        above = max(rule.least, otsu(sum(np.bincount(p.ravel(), minlength=256) for *_, p in pieces)))
+        counts = np.sum([np.bincount(p.ravel(), minlength=256) for *_, p in pieces], axis=0)
+        above = min(max(rule.least, otsu(counts)), rule.most)
     xs, ys = np.arange(0, slide.width - edge + 1, step), np.arange(0, slide.height - edge + 1, step)
     shares = _shares(((x, y, p > above) for x, y, p in pieces), xs, ys, edge, scale)
     xy = np.stack(np.meshgrid(xs, ys, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -118,8 +123,46 @@ def cut(slide: Slide, tiling: Tiling) -> Coordinates:
     kept = kept[shares.ravel()[kept] >= share][: tiling.limit or None]
     mask = {"level": level, "reduce": reduce, "above": int(above), "share": share, "dark": rule.dark}
     about = {"tiling": {f.name: getattr(tiling, f.name) for f in fields(tiling)}, "mask": mask, "step": step}
-    mpp = max(tiling.mpp, slide.mpp) if edge < tiling.size else slide.mpp * edge / tiling.size
-    return Coordinates(xy[kept], edge, tiling.size, mpp, shares.ravel()[kept], about)
+    return Coordinates(xy[kept], edge, tiling.size, _scale(slide, edge, tiling.size), shares.ravel()[kept], about)
+
+
+def fit(slide: Slide, found: Coordinates, tiling: Tiling, rescale: bool = False) -> Coordinates:
+    """Positions from a file, checked against the slide and completed.
+
+    Args:
+        rescale: tiles get the physical size of `tiling`, about the same centres: a file of another tool may hold 256
+            level-0 pixels a tile for every slide, which are twice as wide on a 20x slide.
+
+    Raises:
+        DataError: the file belongs to another slide, or tiles leave the slide.
+    """
+    name, told = slide.path.name, found.about.get("fingerprint")
+    if told and told != slide.fingerprint:
+        raise DataError(
+            f"the coordinates of {name} were made of another file ({told}, this is {slide.fingerprint}). Tile it again."
+        )
+    level = int(found.about.get("patch_level") or 0)
+    if level >= len(slide.downsamples):
+        raise DataError(f"the coordinates of {name} name level {level}; it has {len(slide.downsamples)}.")
+    edge = found.edge or max(1, round(found.px * slide.downsamples[level]))
+    if (found.xy < 0).any() or (found.xy + edge > (slide.width, slide.height)).any():
+        raise DataError(
+            f"{name}: tiles of {edge} level-0 pixels leave the slide of {slide.width}x{slide.height}. Do the coordinates belong to it?"
+        )
+    xy, px = found.xy, found.px
+    if rescale:
+        xy = xy + (edge - tiling.edge(slide.mpp)) // 2
+        edge, px = tiling.edge(slide.mpp), tiling.size
+    rows = _order(len(xy), tiling)
+    whole = np.all((xy >= 0) & (xy + edge <= (slide.width, slide.height)), axis=1)
+    rows = rows[np.asarray(whole)[rows]][: tiling.limit or None]
+    share = found.share[rows] if len(found.share) == len(xy) else found.share
+    return Coordinates(xy[rows], edge, px, _scale(slide, edge, px), share, {"step": edge, **found.about})
+
+
+def _scale(slide: Slide, edge: int, px: int) -> float:
+    """um per pixel of a tile as it is read: nothing is enlarged, so never finer than the slide."""
+    return slide.mpp * max(1.0, edge / px)
 
 
 def mask_level(slide: Slide, tiling: Tiling) -> tuple[int, int]:
@@ -141,11 +184,20 @@ def mask_level(slide: Slide, tiling: Tiling) -> tuple[int, int]:
 
 def saturation(pixels: np.ndarray) -> np.ndarray:
     """HSV saturation (h, w) uint8 of RGB pixels (h, w, 3): 255 (max - min) / max in the fixed point of OpenCV's 8-bit HSV."""
-    high, low = pixels.max(axis=2), pixels.min(axis=2)
+    red, green, blue = (pixels[..., i] for i in range(3))
+    high = np.maximum(np.maximum(red, green), blue)
+    spread = high - np.minimum(np.minimum(red, green), blue)
+    return _SATURATIONS.take((spread.astype(np.uint16) << 8) + high)
+
+
+def _saturations() -> np.ndarray:
+    """By 256 (max - min) + max."""
     values = np.arange(256)
     table = np.rint((255 << 12) / np.maximum(values, 1)).astype(np.int64) * (values > 0)
-    grid = ((values[:, None] * table[None, :] + (1 << 11)) >> 12).clip(0, 255).astype(np.uint8)  # [high - low, high]
-    return grid[high - low, high]
+    return ((values[:, None] * table[None, :] + (1 << 11)) >> 12).clip(0, 255).astype(np.uint8).ravel()
+
+
+_SATURATIONS = _saturations()
 
 
 def otsu(counts: np.ndarray) -> int:
@@ -157,7 +209,8 @@ def otsu(counts: np.ndarray) -> int:
     return int(np.nan_to_num(between, posinf=0.0).argmax())
 
 
-def _inked(pixels: np.ndarray, dark: int) -> np.ndarray:
+def inked(pixels: np.ndarray, dark: int) -> np.ndarray:
+    """Saturation (h, w) uint8 of RGB pixels, 0 where the brightest channel is below `dark`."""
     found = saturation(pixels)
     found[pixels.max(axis=2) < dark] = 0
     return found
@@ -183,10 +236,3 @@ def _order(n: int, tiling: Tiling) -> np.ndarray:
     if not tiling.limit or tiling.seed < 0:
         return np.arange(n)
     return np.random.default_rng(tiling.seed).permutation(n)
-
-
-def windows(width: int, height: int, size: int, stride: int = 0) -> Iterator[tuple[int, int]]:
-    """x, y of each whole box of `size` pixels in an image, by column and then row; for datasets that cut images."""
-    for x in range(0, width - size + 1, stride or size):
-        for y in range(0, height - size + 1, stride or size):
-            yield x, y

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def add_floor(desk: Desk, planner: Any, runner: Any, benchmarks: list[Any], opti
     floor = [
         b
         for b in benchmarks
-        if b in good and set(n.readout for n in b.needs().values()) == {"default"} and len(b.needs()) == 1
+        if b in good and all("default" in n.readout.split("|") for n in b.needs().values()) and len(b.needs()) == 1
     ]
     if (
         not floor
@@ -225,7 +226,14 @@ def embed(**o: Any) -> None:
         find_view(name)
     models = chosen_models(desk, o)
     needs = [Need(d, v, o["readout"], o["geometry"]) for d in o["datasets"] for v in o["views"]]
-    jobs = [planner.job(m, n) for m in models for n in needs]
+    jobs, absent = [], {}
+    for model, need in product(models, needs):
+        try:
+            jobs.append(planner.job(model, need))
+        except MissingError as error:
+            absent[str(error)] = error
+    if absent:
+        raise MissingError("\n\n".join(absent))
     desk.console.finish()
     rows, failed, codes = [], [], {0}
     for job in jobs:
