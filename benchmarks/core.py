@@ -1,6 +1,6 @@
 """Store write and read, start-up, and planning at many tiles.
 
-    python benchmarks/core.py [TILES]
+python benchmarks/core.py [TILES]
 """
 
 import subprocess
@@ -23,7 +23,14 @@ class Many(eosin.Dataset):
 
     def items(self, root: Path) -> eosin.Table:
         n = int((root / "n.txt").read_text())
-        return eosin.Table({"id": np.array([f"tile-{i:07d}" for i in range(n)]), "source": np.full(n, "n.txt"), "label": np.arange(n) % 2}, classes=("a", "b"))
+        return eosin.Table(
+            {
+                "id": np.array([f"tile-{i:07d}" for i in range(n)]),
+                "source": np.full(n, "n.txt"),
+                "label": np.arange(n) % 2,
+            },
+            classes=("a", "b"),
+        )
 
 
 def timed(action, rounds: int = 3) -> float:
@@ -45,7 +52,9 @@ def store(top: Path, n: int = 20_000, d: int = 1024) -> None:
             s = address.span(b)
             write_part(address, b, ids[s.start : s.stop], {"cls": X[s.start : s.stop]})
 
-    print(f"store, {n:,} x {d:,}, {len(address.blocks)} parts: write {timed(fill):.2f} s, read with every byte checked {timed(lambda: read(address, ['cls'])):.2f} s")
+    print(
+        f"store, {n:,} x {d:,}, {len(address.blocks)} parts: write {timed(fill):.2f} s, read with every byte checked {timed(lambda: read(address, ['cls'])):.2f} s"
+    )
 
 
 def startup() -> None:
@@ -55,7 +64,9 @@ def startup() -> None:
     plain = run("-c", "pass")
     for args in (["--help"], ["list", "models"], ["leaderboard"]):
         took = run("-m", "eosin.cli", *args)
-        print(f"bench {' '.join(args)}: {took * 1e3:.0f} ms, {took / plain:.1f} x python -c pass ({plain * 1e3:.0f} ms)")
+        print(
+            f"bench {' '.join(args)}: {took * 1e3:.0f} ms, {took / plain:.1f} x python -c pass ({plain * 1e3:.0f} ms)"
+        )
 
 
 def planning(top: Path, n: int) -> None:
@@ -66,7 +77,9 @@ def planning(top: Path, n: int) -> None:
     first = timed(lambda: open_index(dataset, top, top / "indexes", root), 1)
     again = timed(lambda: open_index(dataset, top, top / "indexes", root))
     address = Address(top / "empty", n, {})
-    print(f"planning, {n:,} tiles of one file: first index {first:.2f} s, again {again:.2f} s, what is missing {timed(address.missing) * 1e3:.1f} ms")
+    print(
+        f"planning, {n:,} tiles of one file: first index {first:.2f} s, again {again:.2f} s, what is missing {timed(address.missing) * 1e3:.1f} ms"
+    )
 
 
 def files(top: Path, n: int = 100_000) -> None:

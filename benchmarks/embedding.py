@@ -33,7 +33,9 @@ def tissue(n: int, folder: Path, suffix: str) -> None:
         fine = np.kron(rng.random((112, 112)), np.ones((2, 2)))
         mix = (0.6 * coarse + 0.4 * fine)[..., None]
         pixels = mix * (110, 60, 140) + (1 - mix) * (230, 180, 210)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:05d}{suffix}", **({"quality": 85} if suffix == ".jpg" else {}))
+        Image.fromarray(pixels.astype(np.uint8)).save(
+            folder / f"{i:05d}{suffix}", **({"quality": 85} if suffix == ".jpg" else {})
+        )
     (folder / "tiles.csv").write_text("path\n" + "\n".join(f"{i:05d}{suffix}" for i in range(n)) + "\n")
 
 
@@ -68,7 +70,9 @@ def main() -> None:
                 fill(job, Engine(device=device, batch_size=BATCH))
                 ratios.append((forward / (time.perf_counter() - start), n / forward))
             best = max(ratios)
-            print(f"{suffix}: {best[1]:.1f} tiles/s bare; end to end {best[0]:.3f} of it (rounds: {', '.join(f'{r[0]:.3f}' for r in ratios)})")
+            print(
+                f"{suffix}: {best[1]:.1f} tiles/s bare; end to end {best[0]:.3f} of it (rounds: {', '.join(f'{r[0]:.3f}' for r in ratios)})"
+            )
 
 
 if __name__ == "__main__":

@@ -29,12 +29,18 @@ def pyramid(path: Path, levels, mpp: float | None = 0.5, mpp_y: float | None = N
     with tifffile.TiffWriter(path) as file:
         for i, level in enumerate(levels):
             down = levels[0].shape[1] / level.shape[1]
-            scale = {} if mpp is None else {"resolution": (1e4 / (mpp * down), 1e4 / ((mpp_y or mpp) * down)), "resolutionunit": 3}
+            scale = (
+                {}
+                if mpp is None
+                else {"resolution": (1e4 / (mpp * down), 1e4 / ((mpp_y or mpp) * down)), "resolutionunit": 3}
+            )
             file.write(level, photometric="rgb", tile=(32, 32), subfiletype=min(i, 1), metadata=None, **scale)
     return path
 
 
-def coordinates(path: Path, xy, key: str = "coords", attrs: dict | None = None, file_attrs: dict | None = None, **sets) -> Path:
+def coordinates(
+    path: Path, xy, key: str = "coords", attrs: dict | None = None, file_attrs: dict | None = None, **sets
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file[key] = np.asarray(xy)

@@ -122,7 +122,9 @@ def quick(dataset: Dataset, data: Path) -> Path:
 def test_archives_are_fetched_checked_unpacked_and_put_in_place(shop, tmp_path):
     a, b = tar(("set/a.png", b"A"), ("set/sub/b.png", b"B"), link=("set/link.png", "a.png")), zipped("set/c.png")
     place = quick(offered(shop, ("a.tar.gz", a, md5(a)), ("b.zip", b, "")), tmp_path)
-    assert (place / "set" / "sub" / "b.png").read_bytes() == b"B" and (place / "set" / "c.png").read_bytes() == b"inside"
+    assert (place / "set" / "sub" / "b.png").read_bytes() == b"B" and (
+        place / "set" / "c.png"
+    ).read_bytes() == b"inside"
     assert (place / "set" / "link.png").read_bytes() == b"A"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["open"], "nothing is left beside it"
     with pytest.raises(UsageError, match="is there already"):
@@ -233,8 +235,15 @@ def test_arvaniti_asks_its_dataverse_for_the_list(shop, tmp_path):
     data = Catalogue().datasets.get("gleason-arvaniti", "")
     data.host = shop.address
     body = tar(("ZT76_39_A/ZT76_39_A_1_1.jpg", b"jpg"))
-    listing = {"data": {"latestVersion": {"files": [{"dataFile": {"id": 7, "filename": "ZT76_39_A.tar.gz", "md5": md5(body)[4:]}}]}}}
-    shop.files = {f"/api/datasets/:persistentId/?persistentId={data.doi}": json.dumps(listing).encode(), "/api/access/datafile/7": body}
+    listing = {
+        "data": {
+            "latestVersion": {"files": [{"dataFile": {"id": 7, "filename": "ZT76_39_A.tar.gz", "md5": md5(body)[4:]}}]}
+        }
+    }
+    shop.files = {
+        f"/api/datasets/:persistentId/?persistentId={data.doi}": json.dumps(listing).encode(),
+        "/api/access/datafile/7": body,
+    }
     assert (quick(data, tmp_path) / "ZT76_39_A" / "ZT76_39_A_1_1.jpg").read_bytes() == b"jpg"
     shop.files = {f"/api/datasets/:persistentId/?persistentId={data.doi}": b"{}"}
     with pytest.raises(MissingError, match="Download them by hand"):

@@ -13,8 +13,22 @@ TOP = Path(__file__).parents[1]
 CORE = TOP / "src" / "eosin"
 PLUGINS = TOP / "plugins"
 FLOORS = [
-    {"errors", "files", "cards", "record", "places", "environment", "registry", "table", "arrays", "__init__"},
-    {"hookspecs", "extractor", "dataset", "benchmark", "recipe", "views", "tiles", "manifest", "folders", "slides", "tiling", "coordinates", "overview"},
+    {"errors", "files", "card", "cards", "record", "places", "environment", "registry", "table", "arrays", "__init__"},
+    {
+        "hookspecs",
+        "extractor",
+        "dataset",
+        "benchmark",
+        "recipe",
+        "views",
+        "tiles",
+        "manifest",
+        "folders",
+        "slides",
+        "tiling",
+        "coordinates",
+        "overview",
+    },
     {"metrics", "cka", "similarity", "probes", "logistic", "descent", "folds", "stats", "intervals", "measure"},
     {"store", "claims", "outputs", "index", "pool", "embed", "plugins", "precomputed"},
     {"plan", "run", "score", "leaderboard", "checkup", "template", "fetch"},

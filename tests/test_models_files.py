@@ -188,7 +188,7 @@ def test_a_safetensors_file_by_another_name_is_known_by_its_content(tmp_path):
 
 
 def test_a_wrong_key_map_names_the_format_and_the_file(tmp_path):
-    save_file(good(), tmp_path / "weights.safetensors")
+    save_file({f"net.{k}": v for k, v in good().items()}, tmp_path / "weights.safetensors")
     with pytest.raises(ModelError, match="not in the format hf_clip_vision .*Correct `key_map`"):
         load(tmp_path, arch_options=TINY, key_map="hf_clip_vision").build()
 

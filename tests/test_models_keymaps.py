@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
@@ -72,6 +73,16 @@ def test_positions_of_a_size_that_no_card_can_know(tmp_path):
     with torch.no_grad():
         near(ours.embed(tiles(size=64))["cls"], model(tiles(size=64)).last_hidden_state[:, 0])
         assert ours.embed(tiles())["grid"].shape[-2:] == (4, 4)
+
+
+def test_a_file_that_has_timm_s_names_already_needs_no_map(tmp_path):
+    """A distilled Hibou-L is saved under our names and still loads through Hibou-L's card."""
+    options = {**TINY, "init_values": 1e-5, "reg_tokens": 4, "no_embed_class": True}
+    model = shaken(timm.create_model("vit_base_patch16_224", num_classes=0, **options))
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    with torch.no_grad():
+        found = load(tmp_path, arch_options=options, key_map="hf_dinov2").embed(tiles())
+        near(found["cls"], model.forward_features(tiles())[:, 0])
 
 
 def test_clip(tmp_path):

@@ -104,7 +104,7 @@ def test_show_fit_and_doctor_say_what_a_model_needs(mine):
 
 @pytest.mark.slow
 def test_doctor_says_of_every_model_whether_it_loads(mine):
-    rows = {r["what"]: r for r in json.loads(bench("doctor", "--models", "--json").stdout)}
+    rows = {r["what"]: r for r in json.loads(bench("doctor", "--models", "--json").stdout)["checks"]}
     assert rows["model mine"]["state"] == "PASS" and rows["model random-vit-s"]["state"] == "PASS"
     assert "https://huggingface.co/MahmoodLab/UNI" in rows["model uni"]["fix"]
     assert "bench distill g2l" in rows["model g2l-brca"]["fix"]

@@ -73,7 +73,9 @@ def test_idc_with_random_and_with_grouped_folds(shared):
     """Neighbouring patches of a patient are near copies: random folds flatter, grouped folds do not."""
     data = str(shared("realdata"))
     paper = scores(bench("run", "-m", "color-stats", "-b", "idc-knn", "-b", "idc-linear", "--data", data))
-    grouped = scores(bench("run", "-m", "color-stats", "-b", "idc-knn", "-b", "idc-linear", "--data", data, "--folds", "grouped"))
+    grouped = scores(
+        bench("run", "-m", "color-stats", "-b", "idc-knn", "-b", "idc-linear", "--data", data, "--folds", "grouped")
+    )
     for name, metric in (("idc-knn", "accuracy"), ("idc-linear", "auroc")):
         a, b = (s[name, "color-stats"][metric] for s in (paper, grouped))
         assert 0.5 < b["mean"] < a["mean"] + 0.02 and a["mean"] > 0.76

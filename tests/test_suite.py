@@ -81,15 +81,45 @@ def test_the_table_shows_the_floors(registry):
 
 def test_a_protocol_is_a_variant_under_another_address(registry):
     a = json.loads(bench("run", "-m", "color-stats", "-b", "little-knn", "--registry", registry, "--json").stdout)
-    b = json.loads(bench("run", "-m", "color-stats", "-b", "little-knn", "--registry", registry, "--option", "k=3", "--json").stdout)
+    b = json.loads(
+        bench(
+            "run", "-m", "color-stats", "-b", "little-knn", "--registry", registry, "--option", "k=3", "--json"
+        ).stdout
+    )
     assert a["records"] != b["records"] and b["embedded"] == 0
 
 
 def test_what_is_missing_is_listed_before_any_work(registry, tmp_path):
-    done = bench("run", "-m", "color-stats", "-b", "little-knn", "-b", "idc-knn", "--registry", registry, "--data", str(tmp_path / "d"))
+    done = bench(
+        "run",
+        "-m",
+        "color-stats",
+        "-b",
+        "little-knn",
+        "-b",
+        "idc-knn",
+        "--registry",
+        registry,
+        "--data",
+        str(tmp_path / "d"),
+    )
     assert done.exit_code == 3 and "kaggle" in done.stderr and "10253/" in done.stderr
     assert not (tmp_path / "home" / "results").exists()
-    done = bench("run", "-m", "color-stats", "-b", "little-knn", "-b", "idc-knn", "--registry", registry, "--data", str(tmp_path / "d"), "--available", "--json")
+    done = bench(
+        "run",
+        "-m",
+        "color-stats",
+        "-b",
+        "little-knn",
+        "-b",
+        "idc-knn",
+        "--registry",
+        registry,
+        "--data",
+        str(tmp_path / "d"),
+        "--available",
+        "--json",
+    )
     out = json.loads(done.stdout)
     assert done.exit_code == 3 and len(out["records"]) == 1 and len(out["missing"]) == 1
 
@@ -107,7 +137,9 @@ def test_embeddings_made_elsewhere(registry, tmp_path):
     folder.mkdir()
     order = np.random.default_rng(0).permutation(len(ids))
     np.savez(folder / "little.npz", id=ids[order], X=X[order])
-    again = json.loads(bench("run", "-m", f"precomputed:{folder}", "-b", "little-knn", "--registry", registry, "--json").stdout)
+    again = json.loads(
+        bench("run", "-m", f"precomputed:{folder}", "-b", "little-knn", "--registry", registry, "--json").stdout
+    )
     theirs = json.loads(Path(again["records"][0]).read_text())
     assert theirs["scores"] == record["scores"] and theirs["model"]["precomputed"] is True
 
@@ -115,6 +147,8 @@ def test_embeddings_made_elsewhere(registry, tmp_path):
         fold = dict(zip(kept["id"].tolist(), kept["fold"].tolist(), strict=True))
         y = dict(zip(kept["id"].tolist(), kept["y"].tolist(), strict=True))
     np.savez(tmp_path / "e.npz", X=X, y=[y[i] for i in ids], fold=[fold[i] for i in ids])
-    scored = json.loads(bench("score", "-p", "g2l-knn@1", "-e", str(tmp_path / "e.npz"), "--option", "k=5", "--json").stdout)
+    scored = json.loads(
+        bench("score", "-p", "g2l-knn@1", "-e", str(tmp_path / "e.npz"), "--option", "k=5", "--json").stdout
+    )
     assert scored["options"]["split"] == "given"
     assert scored["scores"]["accuracy"]["values"] == record["scores"]["accuracy"]["values"]

@@ -149,12 +149,12 @@ def _settled(given, own):
 
 
 def _renamed(state: dict, module, card, path: Path) -> dict:
-    """By the format that the keys give away, else the card's; a card may name a map that we do not know."""
+    """As it is when it fits already (a student of ours), else by the format that the keys give away, else the card's."""
     name = recognise(state) or card.key_map
-    if not name:
-        return state
-    if name not in KEY_MAPS:
+    if name and name not in KEY_MAPS:
         raise UsageError(f"{card.name}: there is no key map {name!r}. Key maps: {', '.join(KEY_MAPS)}.")
+    if not name or all(k in state and state[k].shape == v.shape for k, v in module.state_dict().items()):
+        return state
     try:
         return KEY_MAPS[name](state, module)
     except (KeyError, IndexError, RuntimeError, TypeError, AttributeError) as error:

@@ -39,13 +39,21 @@ class Phantom(eosin.Manifest):
 
             options = dict(self.card.options)
             try:
-                make(root, int(options.get("seed", 0)), str(options.get("size", "small")), float(options.get("strength", 1)))
+                make(
+                    root,
+                    int(options.get("seed", 0)),
+                    str(options.get("size", "small")),
+                    float(options.get("strength", 1)),
+                )
             except (FileExistsError, ValueError) as error:
-                raise DataError(f"The phantom cannot be made at {root}: {error}. Correct its card's options, or remove that folder.") from error
+                raise DataError(
+                    f"The phantom cannot be made at {root}: {error}. Correct its card's options, or remove that folder."
+                ) from error
             except OSError as error:
-                raise DataError(f"The phantom cannot be written to {root}: {error.strerror}. Set EOSIN_HOME to a folder with 40 MB of room.") from error
+                raise DataError(
+                    f"The phantom cannot be written to {root}: {error.strerror}. Set EOSIN_HOME to a folder with 40 MB of room."
+                ) from error
         return root
-
 
     def twin(self, name: str) -> Callable[[Path, int], None] | None:
         """What writes a miniature of the public dataset `name` into a folder, from a seed; None where there is none."""
@@ -58,7 +66,9 @@ class Phantom(eosin.Manifest):
         }.get(name)  # fmt: skip
         if build is None:
             return None
-        return lambda root, seed: publish(root, {"set": f"twin of {name}", "seed": seed}, lambda place: build(place, seed))
+        return lambda root, seed: publish(
+            root, {"set": f"twin of {name}", "seed": seed}, lambda place: build(place, seed)
+        )
 
 
 def _writable(folder: Path) -> bool:

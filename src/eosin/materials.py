@@ -155,7 +155,9 @@ def fetch(name: str, **o: Any) -> None:
 
 @data.command()
 @click.argument("name")
-@click.option("--out", default="twins", type=click.Path(file_okay=False), help="The folder to write, a --data for bench run.")
+@click.option(
+    "--out", default="twins", type=click.Path(file_okay=False), help="The folder to write, a --data for bench run."
+)
 @click.option("--seed", default=0, help="Another seed gives other tissue.")
 @common
 def phantom(name: str, out: str, seed: int, **o: Any) -> None:
@@ -169,7 +171,9 @@ def phantom(name: str, out: str, seed: int, **o: Any) -> None:
     makers = [thing for thing in things.values() if hasattr(thing, "twin")]
     made = {n: next((twin for m in makers if (twin := m.twin(n))), None) for n in names}
     if not any(made.values()):
-        raise UsageError(f"There is no miniature of {name}. Name a suite (`bench list suites`) or a dataset of G2L, such as idc.")
+        raise UsageError(
+            f"There is no miniature of {name}. Name a suite (`bench list suites`) or a dataset of G2L, such as idc."
+        )
     written, absent = {}, [n for n, build in made.items() if build is None]
     for done, (n, build) in enumerate(made.items(), 1):
         if build is not None:
