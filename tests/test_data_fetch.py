@@ -12,11 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from helpers import bench
 
 from eosin.dataset import Dataset
 from eosin.errors import DataError, MissingError, UsageError
 from eosin.fetch import fetch
+from helpers import bench
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -102,6 +102,24 @@ def test_show_fit_and_doctor_say_what_a_model_needs(mine):
     assert "--fit 24GB" in bench("show", "mine", "--fit", "much", code=2).stderr
 
 
+def test_the_batch_is_what_fits_beside_the_weights(monkeypatch):
+    """On a GPU by its free memory, on a processor 16; a model that cannot be measured gets the most."""
+    from types import SimpleNamespace
+
+    from eosin import embed, measure
+
+    def batch(free, model, geometry="card"):
+        monkeypatch.setattr(measure, "free_mb", lambda device: free)
+        return embed.Worker._fitting_batch(
+            SimpleNamespace(device="any", job=SimpleNamespace(extractor=model, geometry=geometry))
+        )
+
+    tiny = load("", arch_options={**TINY, "dynamic_img_size": True}, size=32)
+    assert batch(None, tiny) == 16 and batch(1e6, tiny) == 128 and batch(1e-3, tiny) == 1
+    assert batch(10.0, tiny, "224") < batch(10.0, tiny)
+    assert batch(1e-3, Gleason()) == 128
+
+
 @pytest.mark.slow
 def test_doctor_says_of_every_model_whether_it_loads(mine):
     rows = {r["what"]: r for r in json.loads(bench("doctor", "--models", "--json").stdout)["checks"]}

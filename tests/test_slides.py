@@ -7,11 +7,10 @@ import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import h5py
 import numpy as np
 import pytest
-from helpers import TINT, bench, install
 from PIL import Image
-from slide_files import coordinates, pyramid, tissue
 
 from eosin import slides as slides_module
 from eosin.cards import DatasetCard
@@ -22,6 +21,8 @@ from eosin.pool import pool
 from eosin.slides import Slide, Slides, slide_tiles
 from eosin.table import Table
 from eosin.tiles import OPEN_SLIDES, BrokenTile, Reader
+from helpers import TINT, bench, install
+from slide_files import coordinates, pyramid, tissue
 
 PICTURE = tissue()
 SMALL = {"mpp": 0.5, "size": 32}
@@ -324,6 +325,27 @@ def test_a_changed_coordinate_file_is_seen(look, tmp_path):
     (folder / "1.h5").unlink()
     coordinates(folder / "1.h5", [[64, 32], [96, 32]], attrs=attrs)
     assert len(look(options=options).table) == 4
+    time.sleep(0.1)
+    look(options=options)
+    with h5py.File(folder / "2.h5", "r+") as file:  # in its place, which the folder's own time does not tell
+        file["coords"][...] = [[60, 30]]
+    assert "2.tiff@60,30" in look(options=options).table["id"]
+
+
+def test_features_of_other_tools_are_found_by_slide_and_place_and_pooled(look, tmp_path):
+    """TRIDENT's feature files, one a slide: `features` and `coords`."""
+    from eosin.cards import ModelCard
+    from eosin.precomputed import Precomputed
+
+    index = look()
+    for i in range(3):
+        mine = np.flatnonzero(index.table["item"] == f"{i}.tiff")[::-1]
+        xy = np.stack([index.table["x"][mine], index.table["y"][mine]], axis=1)
+        coordinates(tmp_path / "made" / f"{i}.h5", xy, features=np.stack([mine, mine * 2], axis=1).astype(np.float32))
+    X = Precomputed(ModelCard("made", kind="precomputed", arch=str(tmp_path / "made"))).rows(index)
+    np.testing.assert_array_equal(X[:, 0], np.arange(len(index.table)))
+    pooled, _ = pool(X, np.ones(len(X), bool), index)
+    assert pooled[0].tolist() == [X[index.table["item"] == "0.tiff"][:, k].mean() for k in (0, 1)]
 
 
 def test_tiles_of_nobody_are_refused(tmp_path):

@@ -8,14 +8,14 @@ import json
 import h5py
 import numpy as np
 import pytest
-from helpers import bench
 from PIL import Image
-from slide_files import coordinates, pyramid, tissue
 
 from eosin.coordinates import find, read
 from eosin.errors import DataError, UsageError
 from eosin.slides import Slide
 from eosin.tiling import RULES, Tiling, cut, fit, mask_level, otsu, saturation
+from helpers import bench
+from slide_files import coordinates, pyramid, tissue
 
 SMALL = Tiling(0.5, 32)
 

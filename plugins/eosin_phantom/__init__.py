@@ -5,9 +5,9 @@
 
 import eosin
 
-from .dataset import Phantom
-
 
 @eosin.hookimpl
 def provide_datasets(cards):
+    from .dataset import Phantom
+
     return [Phantom(card) for card in cards if card.kind == "phantom"]

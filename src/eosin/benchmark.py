@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .cards import BenchmarkCard, ProtocolCard
 from .errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .dataset import Dataset
 
 
@@ -154,6 +154,8 @@ def _mean_over_subsets(
     protocol: Protocol, emb: Embeddings, subsets: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Scores:
     """Each part scored apart; the value of a fold is the mean of the parts' values in that fold."""
+    import numpy as np
+
     ((column, values),) = subsets.items()
     parts: dict[str, Scores] = {}
     for value in values:

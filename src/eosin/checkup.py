@@ -26,22 +26,34 @@ def models_checkup(catalogue: Any) -> list[dict[str, str]]:
 
     Networks are built on the meta device, so that no memory is taken and no weight is read; nothing is asked of the network.
     """
-    from .measure import measure
-
     rows = []
     for name, model in catalogue.models.things.items():
         if name != model.card.name:
             continue  # an alias
-        found = measure(model) if hasattr(model, "skeleton") else {}
         state, what, fix = "PASS", "weights are here", ""
-        if "problem" in found:
-            state, what, fix = "FAIL", "cannot be built", found["problem"]
+        problem = _unbuildable(model) if hasattr(model, "skeleton") else ""
+        if problem:
+            state, what, fix = "FAIL", "cannot be loaded", problem
         elif (weights := model.available()) != "here":
             state, what, fix = "WARN", f"weights are {weights}", _how_to_get(model)
         rows.append({"what": f"model {name}", "state": state, "found": what, "fix": fix})
     for name, text in catalogue.models.problems.items():
         rows.append({"what": f"model {name}", "state": "FAIL", "found": "no plugin provides it", "fix": text})
     return rows
+
+
+def _unbuildable(model: Any) -> str:
+    """Why a network cannot be built, or is larger than this machine's memory; "" when it can be."""
+    from .errors import EosinError
+
+    try:
+        needed = sum(t.numel() * t.element_size() for t in model.skeleton().state_dict().values()) / 1e9
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+        return f"its weights take {needed:.1f} GB, this machine has {there:.1f}" if needed > there else ""
+    except EosinError as error:
+        return str(error)
+    except (AttributeError, ValueError, OSError):  # a system that does not tell its memory
+        return ""
 
 
 def _how_to_get(model: Any) -> str:

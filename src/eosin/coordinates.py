@@ -97,7 +97,7 @@ def read(path: Path) -> Coordinates:
             if key is None:
                 raise DataError(f"{path} holds {', '.join(file) or 'nothing'}, neither `coords` nor `tile_coords`.")
             xy = np.asarray(file[key]).astype(np.int64)
-            said = {k: file[k][()] for k in file if file[k].shape in ((), (1,))}
+            said = {k: file[k][()] for k in file if getattr(file[k], "shape", None) in ((), (1,))}
             said |= {**dict(file.attrs), **dict(file[key].attrs)}
             share = np.asarray(file["share"]) if "share" in file else np.empty(0)
     except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:

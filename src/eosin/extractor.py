@@ -7,13 +7,12 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import cards
 from .cards import ModelCard
 from .errors import DataError, MissingError, NotApplicable, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from PIL import Image
 
@@ -109,6 +108,7 @@ def square(image: Image.Image, card: ModelCard, geometry: str = "card") -> np.nd
     Args:
         geometry: `card`, or a number of pixels that a benchmark imposes for both resize and crop.
     """
+    import numpy as np
     from PIL import Image as PILImage
 
     size = card.size if geometry == "card" else int(geometry)
@@ -129,6 +129,8 @@ def square(image: Image.Image, card: ModelCard, geometry: str = "card") -> np.nd
 
 def normalise(pixels: np.ndarray, card: ModelCard) -> np.ndarray:
     """uint8 (n, h, w, 3) to float32 (n, 3, h, w): (value / 255 - mean) / std."""
+    import numpy as np
+
     x: np.ndarray = pixels.astype(np.float32) / np.float32(255)
     x = (x - np.asarray(card.mean, np.float32)) / np.asarray(card.std, np.float32)
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))

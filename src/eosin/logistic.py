@@ -145,15 +145,23 @@ class _Solver:
             warm, many = Z.new_zeros(Z.shape[1], len(rows), width), min(TOGETHER, CELLS // len(X)) // start.size
             for at in (order[b] for b in blocks(len(order), max(1, many))):
                 penalty = torch.from_numpy(1 / np.outer(self.C[at], rows).ravel()).to(device)
-                given = (mask.repeat(1, len(at)), penalty, offset.repeat(len(at), 1), warm.repeat(1, len(at), 1))
+                if at[0]==order[0]: before = warm.clone()
+                import os
+                cap=float(os.environ.get("CAP","0"))
+                guess=torch.cat([warm+(warm-before)*min(cap,(i+1)) for i in range(len(at))],1)
+                last2=None
+                given = (mask.repeat(1, len(at)), penalty, offset.repeat(len(at), 1), guess)
+                newb=warm.clone()
                 for p, w, z, steps, solved in descend(Z, target, *given, self.tol, self.max_iter):
                     c, split = at[p // len(rows)], p % len(rows)
                     if c == at[-1]:
                         warm[:, split] = w
+                    if len(at)>1 and c == at[-2]: newb[:,split]=w
                     coef = (axes @ w[:-1].double()).T.cpu().numpy() / unit
                     intercept = w[-1].double().cpu().numpy() + start[split] - coef @ centre
                     decision = z.double().cpu().numpy() + start[split]
                     yield Fit(names[splits[split]], int(c), coef, intercept, decision, steps, solved)
+                before=newb
 
 
 def _prior(count: np.ndarray, width: int) -> np.ndarray:

@@ -48,7 +48,7 @@ def measure(extractor: FeatureExtractor, size: int = 0) -> dict[str, Any]:
             "gflops": round(counter.get_total_flops() / 1e9, 3),
             "prefix_tokens": getattr(extractor._module, "num_prefix_tokens", card.prefix_tokens),
             "readouts": list(found),
-            "memory": {"weights_mb": round(weights / MEGA, 1), "tile_mb": round(live.peak / MEGA, 1)},
+            "memory": {"weights_mb": round(weights / MEGA, 1), "tile_mb": round(live.peak / MEGA, 3)},
         }
     except EosinError as error:
         return {"problem": str(error)}

@@ -18,8 +18,6 @@ from .cards import NAME_CHARS, Card, ModelCard, SuiteCard
 from .dataset import Dataset
 from .errors import CardError, EosinError, NameTaken, PluginError, UsageError, unknown
 from .extractor import FeatureExtractor
-from .folders import BUILT_IN
-from .precomputed import Precomputed
 from .recipe import DistillationRecipe
 from .registry import Registry, read_card, read_registry
 
@@ -173,7 +171,7 @@ class Catalogue:
         shelf = self._with_rows("models", "model", FeatureExtractor)
         for origin, card in self._cards("models"):
             if card.kind == PRECOMPUTED:
-                shelf.add(card.name, Precomputed(card), origin)
+                shelf.add(card.name, precomputed(card), origin)
                 shelf.problems.pop(card.name, None)
         for thing in list(shelf.things.values()):
             for alias in thing.card.aliases:
@@ -182,6 +180,8 @@ class Catalogue:
 
     @cached_property
     def datasets(self) -> Shelf:
+        from .folders import BUILT_IN
+
         rows = self._cards("datasets")
         shelf = self._gather("datasets", "dataset", Dataset, [card for _, card in rows])
         for origin, card in rows:
@@ -256,7 +256,7 @@ class Catalogue:
 
     def _from_card(self, card: Any) -> FeatureExtractor:
         if card.kind == PRECOMPUTED:
-            return Precomputed(card)
+            return precomputed(card)
         for plugin in self._sound():
             for thing in self._call(plugin, "provide_models", cards=[card]) or []:
                 if thing.card.name == card.name and thing.card.kind == card.kind:
@@ -318,6 +318,12 @@ class Catalogue:
                     )
                 return plugin
         raise unknown("plugin", plugin_name, [p.name for p in self.plugins], "bench plugins")
+
+
+def precomputed(card: ModelCard) -> FeatureExtractor:
+    from .precomputed import Precomputed
+
+    return Precomputed(card)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,7 +171,7 @@ def slide_tiles(root: Path, items: Table, options: Mapping[str, Any]) -> Table:
 
     Returns:
         id (`<item>@<x>,<y>`), item, source, x, y, w, h (level-0 pixels), px (pixels that are read), mpp (of these), and
-        the item's label, split, group, slide and centre. A slide without tissue has no row; a warning names it.
+        the item's label, split, group, centre and slide (else its file's name). A slide without tissue has no row; a warning names it.
 
     Raises:
         DataError: slides that cannot be read, or have no coordinates, all named.
@@ -212,7 +212,9 @@ def _joined(items: Table, found: Sequence[Coordinates], folder: Path | None) -> 
         "y": xy[:, 1],
     }
     columns |= {"w": per_tile["edge"], "h": per_tile["edge"], "px": per_tile["px"], "mpp": per_tile["mpp"]}
-    columns |= {n: items[n][of] for n in ("label", "split", "group", "slide", "centre")}
+    columns |= {n: items[n][of] for n in ("label", "split", "group", "centre")}
+    stems = np.array([PurePath(s).stem for s in items["source"].tolist()])
+    columns["slide"] = np.where(items["slide"] != "", items["slide"], stems)[of]
     empty = [str(i) for i, c in zip(items["id"], found, strict=True) if not len(c.xy)]
     warnings = (
         [f"{len(empty)} slides have no tile, such as {', '.join(empty[:3])}: they are left out."] if empty else []
@@ -222,7 +224,8 @@ def _joined(items: Table, found: Sequence[Coordinates], folder: Path | None) -> 
         warnings.append(
             f"Tiles differ in scale, {min(scales):.3g} to {max(scales):.3g} um per pixel; nothing is enlarged."
         )
-    watched = (str(folder.absolute()),) if folder else ()
+    places = [p for p in (folder, folder / "patches") if p.is_dir()] if folder else []
+    watched = tuple(str(p.absolute()) for place in places for p in (place, *sorted(place.glob("*.h5"))))
     return Table(columns, classes=items.classes, warnings=warnings, watched=watched)
 
 
