@@ -265,6 +265,9 @@ def test_coordinates_of_others_place_the_tiles(tmp_path):
     assert tiles["id"].tolist()[:3] == ["i0@0,0", "i0@40,50", "i1@1,0"]
     assert tiles["w"].tolist() == [48] * 6 and tiles["px"].tolist() == [24] * 6
     np.testing.assert_allclose(tiles["mpp"], 1.0, rtol=1e-4)
+    finer = slide_tiles(tmp_path, table, {"coordinates": "elsewhere", "mpp": 0.5, "size": 32, "rescale": True})
+    assert finer["id"].tolist()[1] == "i0@48,58" and set(finer["w"].tolist()) == {32}
+    assert slide_tiles(tmp_path, table, {"coordinates": "elsewhere", "mpp": 0.5})["w"].tolist() == [48] * 6
     (folder / "patches" / "2_patches.h5").unlink()
     with pytest.raises(
         DataError, match="i2: .*has no coordinates of this slide .2.h5 or 2_patches.h5.. Make them: bench tile"

@@ -24,6 +24,7 @@ class Chimera(eosin.Dataset):
     """
 
     kind = "chimera"
+    on_slides = True
 
     def items(self, root: Path) -> eosin.Table:
         tree = Tree(self, root)

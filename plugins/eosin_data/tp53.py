@@ -48,6 +48,7 @@ class Tp53(eosin.Dataset):
     """
 
     kind = "tp53"
+    on_slides = True
     defaults = {
         "labels": "labels.csv",
         "exclude": "exclude.txt",

@@ -34,6 +34,9 @@ from .tiling import RULES, Tiling, cut, fit
 @click.option(
     "--coordinates", type=click.Path(), help="Take tiles from this folder's files (TRIDENT, the sampler) instead."
 )
+@click.option(
+    "--rescale", is_flag=True, help="Give tiles of --coordinates the scale and size asked, about their centres."
+)
 @click.option("--again", is_flag=True, help="Tile again what was tiled with other options.")
 @click.option("--workers", default=2, type=click.IntRange(min=1), help="Slides at a time.")
 @click.option("--quiet", is_flag=True, help="No progress and no remarks.")
@@ -112,12 +115,13 @@ def _one(path: Path, out: Path, tiling: Tiling, o: dict[str, Any]) -> dict[str, 
         **asdict(tiling),
         "slide_mpp": slide.mpp,
         "coordinates": Path(o["coordinates"]).name if o["coordinates"] else "",
+        "rescale": o["rescale"],
     }
     found = _kept(target, slide, asked, o["again"])
     state = "kept" if found else "tiled"
     if found is None:
         given = o["coordinates"] and find(Path(o["coordinates"]), path.stem)
-        found = fit(slide, given, tiling) if given else cut(slide, tiling)
+        found = fit(slide, given, tiling, o["rescale"]) if given else cut(slide, tiling)
         found.about["asked"] = asked
         write(target, found, slide)
         picture.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,12 @@ def _index(desk: Desk, name: str, path: str | None) -> Any:
         raise UsageError(
             f"There is nothing at {path}. Give the folder that holds {name}; `bench data where {name}` describes it."
         )
-    root = Path(path) if path else None
+    root, indexes = Path(path) if path else None, desk.places.indexes
+    if getattr(dataset, "on_slides", False):  # to list slides takes seconds, to tile them may take hours: that is for a run
+        dataset, indexes = copy.copy(dataset), indexes / "slides"
+        dataset.tiles = lambda root, items: None  # type: ignore[method-assign]
     found = open_index(
-        dataset, desk.places.data, desk.places.indexes, root, lambda d, t: desk.console.watch(f"reading {name}", d, t)
+        dataset, desk.places.data, indexes, root, lambda d, t: desk.console.watch(f"reading {name}", d, t)
     )
     desk.console.finish()
     return found

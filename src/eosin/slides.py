@@ -167,7 +167,7 @@ def slide_tiles(root: Path, items: Table, options: Mapping[str, Any]) -> Table:
             does not say.
         options: those of `tiling.Tiling` (mpp, size, stride, rule, share, limit, seed), `slide_mpp` (level 0, over what
             the files say), and `coordinates`: a folder of `bench tile`, TRIDENT or the sampler (relative to root) to
-            take positions from instead of looking for tissue.
+            take tiles from instead of looking for tissue; with `rescale` they get mpp and size about their centres.
 
     Returns:
         id (`<item>@<x>,<y>`), item, source, x, y, w, h (level-0 pixels), px (pixels that are read), mpp (of these), and
@@ -176,10 +176,10 @@ def slide_tiles(root: Path, items: Table, options: Mapping[str, Any]) -> Table:
     Raises:
         DataError: slides that cannot be read, or have no coordinates, all named.
     """
-    own = {"coordinates", "slide_mpp"}
+    own = {"coordinates", "slide_mpp", "rescale"}
     tiling = Tiling.of({k: v for k, v in options.items() if k not in own})
     folder = root / str(options["coordinates"]) if options.get("coordinates") else None
-    rescale = "mpp" in options
+    rescale = bool(options.get("rescale"))
 
     def tiles_of(i: int) -> Coordinates | str:
         known = float(items["mpp"][i])
@@ -223,6 +223,7 @@ def _joined(items: Table, found: Sequence[Coordinates], folder: Path | None) -> 
     if max(scales) > 1.1 * min(scales):
         warnings.append(
             f"Tiles differ in scale, {min(scales):.3g} to {max(scales):.3g} um per pixel; nothing is enlarged."
+            + (" `rescale: true` gives all tiles the options' mpp and size." if folder else "")
         )
     places = [p for p in (folder, folder / "patches") if p.is_dir()] if folder else []
     watched = tuple(str(p.absolute()) for place in places for p in (place, *sorted(place.glob("*.h5"))))
