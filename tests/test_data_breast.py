@@ -358,6 +358,7 @@ def test_tp53_joins_labels_and_leaves_out_the_unknown(tp53):
     [
         "slide_id,TP53\nTCGA-3C-AALI-01Z-00-DX1.f6e9a5df-d8fb-45cf-b4bd-c6b76294c291.svs,mutant\nTCGA-OL-A5RW-01Z-00-DX1,WT\n",
         "STUDY_ID,SAMPLE_ID,TP53\nx,TCGA-3C-AALI-01,R175H\nx,TCGA-OL-A5RW-01,WT\nx,TCGA-B6-A0X1-01,NS\n",
+        "STUDY_ID\tSAMPLE_ID\tTP53\nx\tTCGA-3C-AALI-01\tR175H, R213*\nx\tTCGA-OL-A5RW-01\tWT\n",
         "sampleId,TP53\nbrca_tcga_pan_can_atlas_2018:TCGA-3C-AALI-01,1.0\nTCGA-OL-A5RW-01A,0.0\n",
     ],
 )

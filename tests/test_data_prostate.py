@@ -355,6 +355,14 @@ def test_masks_are_read_in_bands_whatever_their_layout(tmp_path, layout):
         np.testing.assert_array_equal(found.read(top, bottom), drawn[top:bottom])
 
 
+def test_masks_packed_by_lzw(tmp_path):
+    from eosin_data.bands import MaskImage
+
+    drawn = np.random.default_rng(0).random((70, 90)) < 0.3
+    Image.fromarray(drawn.astype(np.uint8) * 255).save(tmp_path / "m.tif", compression="tiff_lzw")
+    np.testing.assert_array_equal(MaskImage(tmp_path / "m.tif").read(16, 48), drawn[16:48])
+
+
 def test_aggc_refuses_the_patches_that_others_cut(tmp_path):
     for name in ("g3", "g4", "g5", "normal", "stroma"):
         picture(tmp_path / "AGGC-2022-Classification" / "train" / name / "1.png", Q, Q)

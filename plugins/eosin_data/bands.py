@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eosin.errors import DataError
+from eosin.extractor import MAX_PIXELS
+
+ALONE = (
+    1,
+    8,
+    32773,
+    32946,
+)  # TIFF's numbers for none, deflate, packbits and old deflate: tifffile needs no codec for them
 
 
 class MaskImage:
@@ -28,17 +37,38 @@ class MaskImage:
 
     def read(self, top: int, bottom: int) -> np.ndarray:
         """(bottom - top, width) bool: where the class was drawn. DataError for values other than 0 and 255."""
-        out = np.zeros((bottom - top, self.width), np.uint8)
-        across = -(-self.width // self.page.tilewidth) if self.page.is_tiled else 1
-        with open(self.path, "rb") as file:
-            for number in range(top // self.rows * across, -(-bottom // self.rows) * across):
-                self._paste(file, number, out, top)
+        if self.whole is not None:
+            out = self.whole[top:bottom]
+        else:
+            out = self._decoded(top, bottom)
         drawn = out > 127
         if not np.array_equal(out, np.where(drawn, 255, 0)):
             raise DataError(
                 f"{self.path}: a mask holds 0 and 255 only, and here are other values. It was resized or encoded anew: download the original."
             )
         return drawn
+
+    @cached_property
+    def whole(self) -> np.ndarray | None:
+        """The mask at once, where tifffile alone cannot unpack it (LZW) and it is small enough; else None."""
+        if self.page.compression in ALONE or self.width * self.height > MAX_PIXELS:
+            return None
+        from PIL import Image
+
+        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+        try:
+            with Image.open(self.path) as image:
+                return np.asarray(image)
+        except Exception:  # a damaged file may make a decoder raise anything; tifffile then says what is wrong
+            return None
+
+    def _decoded(self, top: int, bottom: int) -> np.ndarray:
+        out = np.zeros((bottom - top, self.width), np.uint8)
+        across = -(-self.width // self.page.tilewidth) if self.page.is_tiled else 1
+        with open(self.path, "rb") as file:
+            for number in range(top // self.rows * across, -(-bottom // self.rows) * across):
+                self._paste(file, number, out, top)
+        return out
 
     def _paste(self, file: Any, number: int, out: np.ndarray, top: int) -> None:
         size = self.page.databytecounts[number]

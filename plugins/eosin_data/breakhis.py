@@ -48,7 +48,7 @@ class BreakHis(eosin.Dataset):
         rows = [
             _row(tree, file, side, kind, magnification, seen)
             for side in SIDES.values()
-            for kind in tree.folders(breast / side / "SOB")
+            for kind in (tree.folders(breast / side / "SOB") if (breast / side).is_dir() else [])
             for magnification, file in _images(tree, kind)
         ]
         tree.compare(len(rows), OFFICIAL, "images")
@@ -69,7 +69,7 @@ class BreakHis(eosin.Dataset):
 
 
 def _is_breast(folder: Path) -> bool:
-    return all((folder / side / "SOB").is_dir() for side in SIDES.values())
+    return any((folder / side / "SOB").is_dir() for side in SIDES.values())
 
 
 def _images(tree: Tree, kind: Path) -> list[tuple[str, Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import eosin
 from eosin.table import read_csv
@@ -77,7 +78,7 @@ def _rows(tree: Tree, study: Path, split: str) -> list[dict[str, object]]:
     return rows
 
 
-def _compare(tree: Tree, rows: list[dict], metadata: Path, studies: set[str], splits: list[str]) -> None:
+def _compare(tree: Tree, rows: list[dict[str, Any]], metadata: Path, studies: set[str], splits: list[str]) -> None:
     """The csv against the folders: label and split must agree; rows without a file, and files without a row, are counted."""
     raw = read_csv(metadata, required=("partition", "study", "barcode", "label", "path"))
     labels = {name: i for i, name in enumerate(CLASSES)} | {"0": 0, "1": 1}
@@ -91,14 +92,14 @@ def _compare(tree: Tree, rows: list[dict], metadata: Path, studies: set[str], sp
             listed[path.rpartition("/")[2]] = labels[label], split
     here = set()
     for row in rows:
-        name = str(row["id"]) + ".png"
+        name = f"{row['id']}.png"
         here.add(name)
-        if name in listed and listed[name] != (row["label"], row["split"]):
-            label, split = listed[name]
+        said, part = listed.get(name, (row["label"], row["split"]))
+        if (said, part) != (row["label"], row["split"]):
             raise tree.disagree(
                 tree.root / str(row["source"]),
                 f"its folders say {CLASSES[row['label']]} and {row['split']}",
-                f"{metadata.name} says {CLASSES[label]} and {split}",
+                f"{metadata.name} says {CLASSES[said]} and {part}",
             )
     tree.note(len(listed.keys() - here), f"tiles of {metadata.name} have no file: a partial download")
     tree.note(len(here - listed.keys()), f"tiles are not in {metadata.name}")

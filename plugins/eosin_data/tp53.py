@@ -102,9 +102,7 @@ def _labels(tree: Tree, path: Path, column: str) -> dict[str, int]:
             f"no table of labels at {path}. Write a csv there with the columns slide_id (or sample_id, patient_id) and {column} (0 or 1); "
             f"cBioPortal's mutation table of brca_tcga_pan_can_atlas_2018 will do. Another name: options: {{labels: …}}."
         )
-    raw = read_csv(tree.watch(path))
-    if len(raw) == 1 and "\t" in next(iter(raw)):
-        raise tree.fail(f"{path} is separated by tabs. Save it with commas.")
+    raw = _columns(tree, path)
     low = {name.lower(): name for name in raw}
     key = next((low[k] for k in KEYS if k in low), None)
     value = low.get(column.lower())
@@ -127,6 +125,20 @@ def _labels(tree: Tree, path: Path, column: str) -> dict[str, int]:
                 f"{path}, line {line}: {name} is {CLASSES[label]} here and {CLASSES[1 - label]} above. Keep one."
             )
     return labels
+
+
+def _columns(tree: Tree, path: Path) -> dict[str, list[str]]:
+    """The table's columns; cBioPortal separates them by tabs."""
+    lines = tree.watch(path).read_text("utf-8-sig", errors="replace").splitlines()
+    if not lines or "\t" not in lines[0]:
+        return read_csv(path)
+    rows = [line.split("\t") for line in lines if line.strip()]
+    ragged = [n for n, row in enumerate(rows, 1) if len(row) != len(rows[0])]
+    if ragged:
+        raise tree.fail(
+            f"{path}, row {ragged[0]}: not as many values as the {len(rows[0])} columns. Download it again."
+        )
+    return {name.strip(): [v.strip() for v in values] for name, *values in zip(*rows, strict=True)}
 
 
 def _key(name: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
 from eosin.arrays import blocks
+from eosin.logistic import principal_axes
 
 ROWS = 8192  # rows at a time
 
@@ -38,7 +38,8 @@ class FoldPCA:
             n, s, g = self.sums[k]
             count, total, square = count + n, total + s, square + g
         mean = total / count
-        axes = _first_axes(square / count - np.outer(mean, mean), min(n_components, count - 1)).astype(self.X.dtype)
+        n = max(1, min(n_components, count - 1, len(mean)))
+        axes = principal_axes(square / count - np.outer(mean, mean), n).astype(self.X.dtype)
         origin = (mean @ axes).astype(self.X.dtype)  # the training rows' mean: cosines are seen from there
         return np.concatenate([(self.X[b] - self.centre) @ axes - origin for b in blocks(len(self.X), ROWS)])
 
@@ -51,14 +52,3 @@ class FoldPCA:
             total += x.sum(0)
             square += x.T @ x
         return len(at), total, square
-
-
-def _first_axes(covariance: np.ndarray, n: int) -> Any:
-    """(d, n) eigenvectors of the n largest eigenvalues."""
-    from scipy.linalg import eigh
-    from threadpoolctl import threadpool_limits
-
-    d = len(covariance)
-    n = max(1, min(n, d))
-    with threadpool_limits(1, "blas"):  # more threads wait for each other here, seconds on a busy machine
-        return eigh(covariance, subset_by_index=[d - n, d - 1])[1][:, ::-1]

@@ -21,7 +21,6 @@ from .descent import NEVER, descend
 from .errors import DataError, UsageError
 
 CELLS = 2**25  # logits held at once (rows x problems x classes); about eight arrays of this size live together
-TOGETHER = 96  # weight vectors that make a matrix product worth its pass over the data
 ROWS = 8192  # rows turned at a time
 
 
@@ -127,8 +126,7 @@ class _Solver:
     device: str | None
 
     def solve(self, X, y, train, counts, names, unit=1.0) -> Iterator[Fit]:
-        """X / unit. All splits together climb from the smallest C to the largest, a few C's at a time, each of which starts
-        from where the last of those before it ended."""
+        """X / unit, one C after the other, all splits together (as many as CELLS allows)."""
         import torch
 
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -137,31 +135,30 @@ class _Solver:
         target = torch.from_numpy(y.astype(np.int64)).to(device)
         if width == 1:
             target = (2 * target - 1).to(Z.dtype)
-        order = np.argsort(self.C, kind="stable")
         for some in blocks(len(train), max(1, CELLS // (len(X) * width))):
-            mask = torch.from_numpy(train[some].T).to(device, Z.dtype)
-            rows, start = train[some].sum(1), np.stack([_prior(count, width) for count in counts[some]])
-            offset, splits = torch.from_numpy(start).to(device, Z.dtype), range(len(train))[some]
-            warm, many = Z.new_zeros(Z.shape[1], len(rows), width), min(TOGETHER, CELLS // len(X)) // start.size
-            for at in (order[b] for b in blocks(len(order), max(1, many))):
-                penalty = torch.from_numpy(1 / np.outer(self.C[at], rows).ravel()).to(device)
-                if at[0]==order[0]: before = warm.clone()
-                import os
-                cap=float(os.environ.get("CAP","0"))
-                guess=torch.cat([warm+(warm-before)*min(cap,(i+1)) for i in range(len(at))],1)
-                last2=None
-                given = (mask.repeat(1, len(at)), penalty, offset.repeat(len(at), 1), guess)
-                newb=warm.clone()
-                for p, w, z, steps, solved in descend(Z, target, *given, self.tol, self.max_iter):
-                    c, split = at[p // len(rows)], p % len(rows)
-                    if c == at[-1]:
-                        warm[:, split] = w
-                    if len(at)>1 and c == at[-2]: newb[:,split]=w
+            mask, rows = torch.from_numpy(train[some].T).to(device, Z.dtype), train[some].sum(1)
+            start, splits = np.stack([_prior(count, width) for count in counts[some]]), range(len(train))[some]
+            offset = torch.from_numpy(start).to(device, Z.dtype)
+            now = before = Z.new_zeros(Z.shape[1], len(rows), width)
+            for c, stride in _climb(self.C):
+                penalty = torch.from_numpy(1 / (self.C[c] * rows)).to(device)
+                guess = now + stride * (now - before)
+                before, now = now, torch.zeros_like(now)
+                for i, w, z, steps, solved in descend(Z, target, mask, penalty, offset, guess, self.tol, self.max_iter):
+                    now[:, i] = w
                     coef = (axes @ w[:-1].double()).T.cpu().numpy() / unit
-                    intercept = w[-1].double().cpu().numpy() + start[split] - coef @ centre
-                    decision = z.double().cpu().numpy() + start[split]
-                    yield Fit(names[splits[split]], int(c), coef, intercept, decision, steps, solved)
-                before=newb
+                    intercept = w[-1].double().cpu().numpy() + start[i] - coef @ centre
+                    decision = z.double().cpu().numpy() + start[i]
+                    yield Fit(names[splits[i]], c, coef, intercept, decision, steps, solved)
+
+
+def _climb(C: np.ndarray) -> Iterator[tuple[int, float]]:
+    """The C's from the smallest, and how far the path to each goes on as it went between the two before it: weights
+    are nearly straight in log C, and a descent that begins on that line is short."""
+    order = np.argsort(C, kind="stable").tolist()
+    for i, c in enumerate(order):
+        gone, left = np.log(C[order[max(i - 1, 0)]] / C[order[max(i - 2, 0)]]), np.log(C[c] / C[order[max(i - 1, 0)]])
+        yield c, min(left / gone, 2.0) if gone > 0 else 0.0
 
 
 def _prior(count: np.ndarray, width: int) -> np.ndarray:
@@ -184,12 +181,23 @@ def _turned(X, unit, dtype: str, device) -> tuple[Any, np.ndarray, Any]:
         return torch.from_numpy((X[b] - centre) / unit).to(device)
 
     if n < d:
-        span, corner = torch.linalg.qr(part(slice(None)).T)
-        _, axes = torch.linalg.eigh(corner @ corner.T)
-        axes = span @ axes
+        span, corner = np.linalg.qr(((X - centre) / unit).T)
+        axes = span @ principal_axes(corner @ corner.T)
     else:
-        _, axes = torch.linalg.eigh(sum(part(b).T @ part(b) for b in blocks(n, ROWS)))
+        axes = principal_axes(sum(part(b).T @ part(b) for b in blocks(n, ROWS)).cpu().numpy())
+    axes = torch.from_numpy(axes).to(device)
     Z = torch.ones(n, axes.shape[1] + 1, dtype=getattr(torch, dtype), device=device)
     for b in blocks(n, ROWS):
         Z[b, :-1] = (part(b) @ axes).to(Z.dtype)
     return Z, centre, axes
+
+
+def principal_axes(gram: np.ndarray, n: int | None = None) -> np.ndarray:
+    """(d, n) eigenvectors of the n largest eigenvalues of a symmetric (d, d), by default all; the largest first."""
+    from scipy.linalg import eigh
+    from threadpoolctl import threadpool_limits
+
+    d = len(gram)
+    first = [d - n, d - 1] if n is not None else None
+    with threadpool_limits(1, "blas"):  # more threads wait for each other here: seconds, on a busy machine
+        return eigh(gram, subset_by_index=first, driver="evr")[1][:, ::-1].copy()

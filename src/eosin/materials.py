@@ -63,9 +63,11 @@ def _index(desk: Desk, name: str, path: str | None) -> Any:
             f"There is nothing at {path}. Give the folder that holds {name}; `bench data where {name}` describes it."
         )
     root, indexes = Path(path) if path else None, desk.places.indexes
-    if getattr(dataset, "on_slides", False):  # to list slides takes seconds, to tile them may take hours: that is for a run
+    if getattr(
+        dataset, "on_slides", False
+    ):  # to list slides takes seconds, to tile them may take hours: that is for a run
         dataset, indexes = copy.copy(dataset), indexes / "slides"
-        dataset.tiles = lambda root, items: None  # type: ignore[method-assign]
+        dataset.tiles = lambda root, items: None
     found = open_index(
         dataset, desk.places.data, indexes, root, lambda d, t: desk.console.watch(f"reading {name}", d, t)
     )
