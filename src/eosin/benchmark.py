@@ -165,21 +165,32 @@ def _mean_over_subsets(
                 f"{emb.dataset}: no row has {column} = {value}. The download is not whole: `bench data check {emb.dataset}` compares it."
             )
         parts[str(value)] = Scores.of(protocol.score(emb[rows], **options))
-    names = list(next(iter(parts.values())).metrics)
-    metrics = {
-        m: np.mean([np.atleast_1d(np.asarray(p.metrics[m], float)) for p in parts.values()], axis=0).tolist()
-        for m in names
-    }
-    kept = [p.predictions for p in parts.values()]
-    predictions = None
-    if all(p is not None for p in kept):
-        predictions = {k: np.concatenate([np.asarray(p[k]) for p in kept if p is not None]) for k in kept[0] or {}}
-        predictions[column] = np.concatenate(
-            [np.full(len(p["id"]), v) for v, p in zip(parts, kept, strict=True) if p is not None]
-        )
-    details = {
-        f"{column}={v}/{m}": np.atleast_1d(np.asarray(p.metrics[m], float)) for v, p in parts.items() for m in names
-    }
-    return Scores(
-        metrics, predictions, details, [f"{column} {v}: {note}" for v, p in parts.items() for note in p.notes]
-    )
+    found = {(v, m): np.atleast_1d(np.asarray(x, float)) for v, p in parts.items() for m, x in p.metrics.items()}
+    metrics, notes = {}, [f"{column} {v}: {note}" for v, p in parts.items() for note in p.notes]
+    for m in next(iter(parts.values())).metrics:
+        apart = [found[v, m] for v in parts]
+        if len({len(a) for a in apart}) == 1:
+            metrics[m] = np.mean(apart, axis=0).tolist()
+        else:  # a small part has fewer folds: no fold of it belongs to a fold of another
+            metrics[m] = [float(np.mean([a.mean() for a in apart]))]
+            notes.append(
+                f"{m}: the parts have {', '.join(str(len(a)) for a in apart)} folds, so it is the mean of their means."
+            )
+    details = {f"{column}={v}/{m}": x for (v, m), x in found.items()}
+    return Scores(metrics, _joined(column, parts), details, notes)
+
+
+def _joined(column: str, parts: Mapping[str, Scores]) -> dict[str, Any] | None:
+    """The predictions of all parts, with the part as a column; folds are numbered on, since each part has its own."""
+    import numpy as np
+
+    kept = {v: dict(p.predictions) for v, p in parts.items() if p.predictions is not None}
+    if len(kept) < len(parts):
+        return None
+    last = 0
+    for value, own in kept.items():
+        own[column] = np.full(len(own["id"]), value)
+        if "fold" in own and len(own["fold"]):
+            own["fold"] = np.asarray(own["fold"]) + last
+            last = int(own["fold"].max()) + 1
+    return {k: np.concatenate([np.asarray(own[k]) for own in kept.values()]) for k in next(iter(kept.values()))}
