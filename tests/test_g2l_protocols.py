@@ -271,8 +271,38 @@ def test_what_cannot_be_scored(protocol):
         protocol.score(eosin.Embeddings(X, emb.id, emb.y))
     with pytest.raises(DataError, match="1 row"):
         protocol.score(emb[np.append(np.flatnonzero(emb.y == 0), np.flatnonzero(emb.y == 1)[:1])])
+    with pytest.raises(DataError, match="4 rows have no label"):
+        protocol.score(eosin.Embeddings(emb.X, emb.id, np.where(np.arange(300) < 4, -1, emb.y)))
     with pytest.raises(UsageError, match="has no option"):
         protocol.score(emb, neighbours=3)
+
+
+def test_options_that_score_nothing():
+    emb = embeddings(classes=2)
+    for protocol, options in (
+        (G2LKnn(), {"k": 0}),
+        (G2LKnn(), {"repeats": 0}),
+        (G2LKnn(), {"n_components": 0}),
+        (G2LKnn(), {"n_folds": 1}),
+        (G2LLinear(), {"seeds": 0}),
+        (G2LLinear(), {"n_C": 0}),
+        (G2LLinear(), {"C_min": 0.0}),
+        (G2LLinear(), {"C_min": 10.0, "C_max": 1.0}),
+    ):
+        with pytest.raises(UsageError, match="at least|above 0"):
+            protocol.score(emb, **options)
+
+
+def test_scores_have_a_column_for_every_class_of_the_dataset():
+    emb = embeddings(classes=4)
+    part = emb[emb.y < 2]  # as one magnification of a dataset may lack classes
+    for protocol in (G2LKnn(), G2LLinear()):
+        scores = protocol.score(part)
+        assert scores.predictions["score"].shape[1] == 4
+        assert (scores.predictions["score"][:, 2:] == 0).all()
+    p = scores.predictions
+    first = p["seed"] == 0
+    assert scores.metrics["auroc"][0] == pytest.approx(metrics.auroc(p["y"][first], p["score"][first, 1]))
 
 
 def test_k_above_the_training_rows():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import eosin
-from eosin.dataset import files_below, folders_below
+from eosin.dataset import folders_below, names_below
 from eosin.errors import DataError
 
 NAME = re.compile(r"(?P<pid>\d+)_idx(?P<idx>\d+)_x(?P<x>\d+)_y(?P<y>\d+)_class(?P<label>[01])\.png")
@@ -40,11 +40,10 @@ class Idc(eosin.Dataset):
                         f"idc: {folder} is neither 0 nor 1. Expected <patient>/0 and <patient>/1; move it away."
                     )
                 watched.append(str(folder))
-                for file in files_below(folder):
-                    rows.append(_row(file, folder.name, patient.name, root))
-                odd += sum(
-                    1 for f in folder.iterdir() if f.suffix.lower() not in (".png",) and not f.name.startswith(".")
-                )
+                names, place = names_below(folder), folder.relative_to(root).as_posix()
+                tiles = [n for n in names if n.lower().endswith(".png")]
+                rows += [_row(n, folder, place, patient.name) for n in tiles]
+                odd += len(names) - len(tiles)
         if not rows:
             raise DataError(
                 f"idc: {root} holds no <patient>/<0 or 1>/<patient>_idx5_x…_y…_class….png. `bench data where idc` shows the layout."
@@ -81,19 +80,25 @@ def _one_copy(root: Path) -> tuple[Path, list[str]]:
     return root, []
 
 
-def _row(file: Path, label: str, patient: str, root: Path) -> dict[str, object]:
-    found = NAME.fullmatch(file.name)
+def _row(name: str, folder: Path, place: str, patient: str) -> dict[str, object]:
+    """One patch: `folder` is where it lies, `place` the same relative to the root."""
+    found = NAME.fullmatch(name)
     if found is None:
         raise DataError(
-            f"idc: {file} does not match <patient>_idx5_x<X>_y<Y>_class<0|1>.png. Move it away, or copy it again."
+            f"idc: {folder / name} does not match <patient>_idx5_x<X>_y<Y>_class<0|1>.png. Move it away, or copy it again."
         )
-    if found["label"] != label:
+    if found["label"] != folder.name:
         raise DataError(
-            f"idc: {file} lies in folder {label} and its name says class {found['label']}. One is wrong; correct or remove it."
+            f"idc: {folder / name} lies in folder {folder.name} and its name says class {found['label']}. One is wrong; correct or remove it."
         )
     if found["pid"] != patient:
         raise DataError(
-            f"idc: {file} lies in the folder of patient {patient} and its name says {found['pid']}. One is wrong; correct or remove it."
+            f"idc: {folder / name} lies in the folder of patient {patient} and its name says {found['pid']}. One is wrong; correct or remove it."
         )
-    source = file.relative_to(root).as_posix()
-    return {"id": file.stem, "source": source, "label": int(label), "group": patient, "slide": patient}
+    return {
+        "id": name[:-4],
+        "source": f"{place}/{name}",
+        "label": int(found["label"]),
+        "group": patient,
+        "slide": patient,
+    }

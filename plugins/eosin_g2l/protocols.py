@@ -10,10 +10,11 @@ import numpy as np
 import eosin
 from eosin import metrics, probes
 from eosin.arrays import matrix
+from eosin.errors import UsageError
 from eosin.logistic import Fit, log_loss, probabilities
 
 from .pca import FoldPCA
-from .splits import UNUSED, knn_folds, labels_of, linear_parts, name, sides
+from .splits import UNUSED, at_least_one, knn_folds, labels_of, linear_parts, name, sides
 
 Mask = np.ndarray  # (n,) bool
 
@@ -57,6 +58,7 @@ class G2LKnn(eosin.Protocol):
             DataError: no labels, one class, a class with fewer rows than folds, k above the training rows, no groups.
         """
         o = self.card.complete(options)
+        at_least_one(o, "k", "n_components", "repeats")
         X, y = matrix(emb.X, "X"), labels_of(emb)
         runs, notes = knn_folds(emb, y, o)
         values: dict[str, list[float]] = {"accuracy": [], "balanced_accuracy": []}
@@ -64,8 +66,7 @@ class G2LKnn(eosin.Protocol):
         for repeat, fold in runs:
             for k, train, test, Z in _spaces(X, fold, o["pca"], o["n_components"]):
                 probe = probes.knn(o["k"], o["distance"]).fit(Z[train], y[train])
-                score = np.zeros((int(test.sum()), y.max() + 1))
-                score[:, probe.classes_] = probe.scores(Z[test])
+                score = _spread(probe.scores(Z[test]), probe.classes_, emb, y)
                 parts.append(_predictions(emb, y, test, k, repeat, score))
                 _judge(values, y[test], score)
         sizes = np.array([len(p["id"]) for p in parts])
@@ -114,16 +115,22 @@ class G2LLinear(eosin.Protocol):
             DataError: no labels, one class, a class with fewer rows than parts, no groups.
         """
         o = self.card.complete(options)
+        at_least_one(o, "n_C", "seeds", "max_iter")
+        if not 0 < o["C_min"] <= o["C_max"]:
+            raise UsageError(
+                f"C_min={o['C_min']:g}, C_max={o['C_max']:g}: the C's lie between them, above 0. Swap them?"
+            )
         X, y = matrix(emb.X, "X"), labels_of(emb)
         runs, notes = linear_parts(emb, y, o)
         C = np.geomspace(o["C_min"], o["C_max"], o["n_C"])
         part = np.stack([p for _, _, p in runs])
         val = np.full((len(runs), len(C)), np.nan)
         best: dict[int, tuple[float, int, np.ndarray]] = {}  # run -> goodness, minus the number of its C, logits
+        rows = [(p == "val") & np.isin(y, np.unique(y[p == "train"])) for p in part]  # of classes that were trained on
         short = 0
         search = {"scale": o["scale"], "max_iter": o["max_iter"], "tol": o["tol"]}
         for fit in probes.logistic_path(X, y, part == "train", C, **search):
-            val[fit.split, fit.index], good = _quality(fit, y, part[fit.split], o["select"])
+            val[fit.split, fit.index], good = _quality(fit, y, rows[fit.split], o["select"])
             short += not fit.converged
             if fit.split not in best or (good, -fit.index) > best[fit.split][:2]:
                 best[fit.split] = (good, -fit.index, fit.decision)
@@ -131,7 +138,7 @@ class G2LLinear(eosin.Protocol):
         parts = []
         for run, (fold, seed, p) in enumerate(runs):
             test = p == "test"
-            score = probabilities(best[run][2][test])
+            score = _spread(probabilities(best[run][2][test]), np.arange(y.max() + 1), emb, y)
             parts.append(_predictions(emb, y, test, fold, seed, score))
             values["auroc"].append(metrics.auroc(y[test], score))
             _judge(values, y[test], score)
@@ -154,9 +161,8 @@ def _spaces(
         yield k, train, test, Z
 
 
-def _quality(fit: Fit, y: np.ndarray, part: np.ndarray, select: str) -> tuple[float, float]:
-    """The number that chooses C, and how good it is; from the validation rows of classes that were trained on."""
-    rows = (part == "val") & np.isin(y, np.unique(y[part == "train"]))
+def _quality(fit: Fit, y: np.ndarray, rows: Mask, select: str) -> tuple[float, float]:
+    """The number that chooses C, from these validation rows, and how good it is."""
     if not rows.any():
         return np.nan, -np.inf
     if select == "log_loss":
@@ -164,6 +170,13 @@ def _quality(fit: Fit, y: np.ndarray, part: np.ndarray, select: str) -> tuple[fl
         return loss, -loss
     area = metrics.auroc(y[rows], probabilities(fit.decision[rows]))
     return area, area if np.isfinite(area) else -np.inf
+
+
+def _spread(score: np.ndarray, columns: np.ndarray, emb: Any, y: np.ndarray) -> np.ndarray:
+    """Scores of some classes as (m, classes), 0 for the others: equally wide for every part of a dataset."""
+    wide = np.zeros((len(score), max(len(emb.classes), y.max() + 1)))
+    wide[:, columns] = score
+    return wide
 
 
 def _judge(values: dict[str, list[float]], y: np.ndarray, score: np.ndarray) -> None:

@@ -8,20 +8,29 @@ from typing import Any
 import numpy as np
 
 from eosin import folds
-from eosin.errors import DataError
+from eosin.errors import DataError, UsageError
 
 UNUSED = -(2**31)  # the fold of a row that neither trains nor is tested
 SOURCES = {"grouped": ("group", "patient"), "site": ("centre", "site")}
 
 
 def labels_of(emb: Any) -> np.ndarray:
-    """(n,) class numbers, or DataError: none, or one class only."""
+    """(n,) class numbers, or DataError: none, unknown ones, or one class only."""
     if emb.y is None:
         raise DataError("G2L's protocols classify, and these embeddings have no labels. Give `y`, one label a row.")
     y = np.asarray(emb.y)
+    if (y < 0).any():
+        raise DataError(f"{(y < 0).sum()} rows have no label. Label them, or leave them out.")
     if len(np.unique(y)) < 2:
         raise DataError(f"All {len(y)} rows have one class, {name(emb, y[0])}. Give rows of at least two classes.")
     return y
+
+
+def at_least_one(o: dict[str, Any], *names: str) -> None:
+    """UsageError for an option that counts something and is below 1."""
+    for which in names:
+        if o[which] < 1:
+            raise UsageError(f"{which}={o[which]}: nothing would be scored. Give at least 1.")
 
 
 def name(emb: Any, c: int) -> str:

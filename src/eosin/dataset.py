@@ -93,11 +93,15 @@ def indent(text: str) -> str:
     return "\n".join("    " + line for line in text.rstrip().splitlines())
 
 
-def files_below(folder: Path, suffixes: tuple[str, ...] = IMAGES) -> Iterator[Path]:
-    """The files of one folder, sorted, without what operating systems leave behind."""
+def names_below(folder: Path) -> list[str]:
+    """The names of the files of one folder, sorted, without what operating systems leave behind."""
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
-    return (folder / n for n in names if n.lower().endswith(suffixes))
+        return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_file())
+
+
+def files_below(folder: Path, suffixes: tuple[str, ...] = IMAGES) -> Iterator[Path]:
+    """The files of one folder with one of these endings, sorted."""
+    return (folder / n for n in names_below(folder) if n.lower().endswith(suffixes))
 
 
 def folders_below(folder: Path) -> list[Path]:

@@ -111,7 +111,8 @@ def _columns(decision: np.ndarray) -> np.ndarray:
 
 def _deviation(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Standard deviation of each column over the chosen rows, in float64; 1 where the column is constant."""
-    at, mean = np.flatnonzero(rows), X[rows].mean(0, dtype=np.float64)
+    at = np.flatnonzero(rows)
+    mean = sum(X[at[b]].sum(0, dtype=np.float64) for b in blocks(len(at), ROWS)) / len(at)
     deviation = np.sqrt(sum(((X[at[b]] - mean) ** 2).sum(0) for b in blocks(len(at), ROWS)) / len(at))
     return np.where(deviation > 1e-10 * np.abs(mean), deviation, 1.0)
 

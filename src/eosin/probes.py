@@ -8,6 +8,7 @@ Each is made with its settings, fitted with `.fit`, which returns it, and asked 
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,13 +23,14 @@ __all__ = ["Fit", "Knn", "Logistic", "Ridge", "knn", "logistic", "logistic_path"
 CELLS = 2**24  # distances held at once
 
 
-class _Classifier:
+class _Classifier(ABC):
     """`classes_` are the sorted labels of y; columns of `scores` are in that order."""
 
     classes_: np.ndarray
 
+    @abstractmethod
     def scores(self, X: Any) -> np.ndarray:
-        raise NotImplementedError
+        """(n, classes)."""
 
     def predict(self, X: Any) -> np.ndarray:
         """(n,) the label with the highest score; of equal ones the smallest."""
@@ -120,20 +122,8 @@ class Logistic(_Classifier):
             DataError: one class only, NaN or Inf.
         """
         X, code = self._labelled(X, y)
-        every = np.ones((1, len(X)), bool)
-        fit = next(
-            logistic_path(
-                X,
-                code,
-                every,
-                [self.C],
-                scale=self.scale,
-                dtype="float64",
-                tol=self.tol,
-                max_iter=self.max_iter,
-                device=self.device,
-            )
-        )
+        how: dict[str, Any] = {"scale": self.scale, "tol": self.tol, "max_iter": self.max_iter, "device": self.device}
+        fit = next(logistic_path(X, code, np.ones(len(X), bool), [self.C], dtype="float64", **how))
         if not fit.converged:
             warnings.warn(
                 f"logistic: not converged after {fit.iterations} steps; lower C, or scale the columns.", stacklevel=2
