@@ -19,9 +19,9 @@ datasets:
   pcam-small: {{kind: manifest, root: {top}/pcam, table: labels.csv, mpp: 0.97}}
 benchmarks:
   kather-knn: {{dataset: kather, protocol: g2l-knn@1, metric: accuracy, options: {{n_folds: 5}}}}
-  kather-linear: {{dataset: kather, protocol: g2l-linear@1, metric: accuracy, options: {{scale: standard}}}}
-  lc-linear: {{dataset: lc, protocol: g2l-linear@1, metric: accuracy, options: {{scale: standard}}}}
-  pcam-linear: {{dataset: pcam-small, protocol: g2l-linear@1, metric: accuracy, options: {{split: given, scale: standard}}}}
+  kather-linear: {{dataset: kather, protocol: g2l-linear@1, metric: accuracy, options: {{n_C: 9, seeds: 5}}}}
+  lc-linear: {{dataset: lc, protocol: g2l-linear@1, metric: accuracy, options: {{n_C: 9, seeds: 5}}}}
+  pcam-linear: {{dataset: pcam-small, protocol: g2l-linear@1, metric: accuracy, options: {{split: given, n_C: 9}}}}
 suites: {{mine: [kather-knn, kather-linear, lc-linear]}}
 """
 
@@ -44,6 +44,7 @@ def registry(shared, tmp_path):
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_users_registry_on_two_small_sets(registry):
     """Measured with other code, 5 folds, logistic regression: .81 / .61 on Kather's tiles, .93 / .78 on LC25000's."""
     out = bench("run", "-m", "efficientnet-lite0", "-m", "color-stats", "--suite", "mine", "--registry", registry)
