@@ -22,6 +22,7 @@ FLOORS = [
         "recipe",
         "views",
         "tiles",
+        "pixels",
         "manifest",
         "folders",
         "slides",
@@ -30,7 +31,7 @@ FLOORS = [
         "overview",
     },
     {"metrics", "cka", "similarity", "probes", "logistic", "descent", "folds", "stats", "intervals", "measure"},
-    {"store", "claims", "outputs", "index", "pool", "embed", "plugins", "precomputed"},
+    {"store", "claims", "outputs", "forward", "index", "pool", "embed", "plugins", "precomputed"},
     {"plan", "run", "score", "leaderboard", "checkup", "template", "fetch"},
     {"console", "cli", "work", "look", "materials", "cut"},
 ]

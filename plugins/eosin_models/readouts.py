@@ -1,5 +1,19 @@
 """Named readouts from the output of a network: which token is which, in one place for every model."""
 
+from contextlib import contextmanager
+
+
+@contextmanager
+def entering(module):
+    """A list that gets what a module is called with, here the last block's tokens as they reach the final norm; empty for None."""
+    seen = []
+    handle = module and module.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    try:
+        yield seen
+    finally:
+        if handle:
+            handle.remove()
+
 
 def of_tokens(tokens, prefix, class_token=True):
     """{cls, mean, grid} of tokens (n, prefix + patches, d), as they come out of the final norm.

@@ -22,8 +22,8 @@ WORDS = (
 class Timm(eosin.FeatureExtractor):
     """A timm architecture. Vision transformers give `cls`, `mean` and `grid`; everything else `pooled` and `grid`.
 
-    A card that asks for a head (`num_classes`) also gets its output, as `pooled`. `grid` is of tokens after the final norm;
-    `options: {grid: pre-norm}` takes those of the last block before it, as EVA's segmentation does.
+    A card that asks for a head (`num_classes`) also gets its output, as `pooled`. `grid` is of tokens after the final norm,
+    `grid-pre-norm` of those that the last block hands to it, as EVA's segmentation reads models that timm builds.
     """
 
     source_counts = False  # the card says which architecture and which weights
@@ -86,22 +86,20 @@ class Timm(eosin.FeatureExtractor):
             return self.network()
 
     def embed(self, batch):
-        from .readouts import of_map, of_tokens
+        from .readouts import entering, of_map, of_tokens
 
         module = self.module
         if hasattr(module, "readouts"):
             return module.readouts(batch)
-        pre_norm = self.card.options.get("grid") == "pre-norm"
-        out, maps = (
-            module.forward_intermediates(batch, indices=1, norm=False)
-            if pre_norm
-            else (module.forward_features(batch), ())
-        )
+        wanted = not self.card.readouts or "grid-pre-norm" in self.card.readouts
+        with entering(getattr(module, "norm", None) if wanted else None) as before:
+            out = module.forward_features(batch)
         if out.ndim != 3:
             return of_map(module, out)
-        found = of_tokens(out, getattr(module, "num_prefix_tokens", 1), getattr(module, "cls_token", None) is not None)
-        if maps:
-            found["grid"] = maps[-1]
+        prefix = getattr(module, "num_prefix_tokens", 1)
+        found = of_tokens(out, prefix, getattr(module, "cls_token", None) is not None)
+        if before and before[-1].shape == out.shape and "grid" in found:
+            found["grid-pre-norm"] = of_tokens(before[-1], prefix)["grid"]
         if self.card.arch_options.get("num_classes"):
             found["pooled"] = module.forward_head(out)
         return found

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .dataset import Dataset
+    from .pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,11 @@ class Need:
     Args:
         dataset: its name.
         view: a named image -> image function (`original`, `jpeg-30`, …).
-        readout: `cls`, `mean`, `cls+mean`, `pooled`, `grid`, or `default`: what the model's card recommends.
-        geometry: `card`, or `224`: shorter side to 224 px and centre crop, whatever the card says.
-        online: the protocol embeds while it trains and gets a callable instead of rows.
+        readout: `cls`, `mean`, `cls+mean`, `pooled`, `grid`, or `default`: what the model's card recommends;
+            `cls|default` is the first of several that the model has.
+        geometry: `card`, or `224`: shorter side to 224 px (bilinear) and centre crop, whatever the card says.
+        online: the protocol trains on pixels: `pixels` of its Embeddings gives images, masks, and a way to embed more.
+        rows: `items`, the mean of an item's tiles where it has several; or `tiles`, each of them, its item as `slide`.
     """
 
     dataset: str
@@ -32,8 +35,11 @@ class Need:
     readout: str = "default"
     geometry: str = "card"
     online: bool = False
+    rows: str = "items"
 
     def __post_init__(self) -> None:
+        if self.rows not in ("items", "tiles"):
+            raise UsageError(f"A need's rows are items or tiles, not {self.rows!r}.")
         if self.geometry != "card" and not (self.geometry.isdigit() and int(self.geometry)):
             raise UsageError(
                 f"Geometry {self.geometry!r} is not understood: use card, or a number of pixels such as 224."
@@ -45,13 +51,14 @@ class Embeddings:
     """One model's rows of one dataset, and what is known of each row.
 
     Attributes:
-        X: (n, d) float32.
+        X: (n, d) float32; (n, d, h, w) of a grid.
         y: (n,) labels as indices into `classes`, or None.
         id: (n,) tile ids.
         split: (n,) "train", "val" or "test", or None; likewise `group` (patient), `slide`, `centre`, `fold` (ints).
         target: (n, g) float numbers to regress, or None; `target_names` names the columns.
         table: every column of the dataset's table, as arrays of length n.
-        classes: the names of the labels.
+        classes: the names of the labels, or of a mask's numbers.
+        pixels: images and masks of the rows, for an `online` need; else None.
     """
 
     X: np.ndarray
@@ -67,6 +74,7 @@ class Embeddings:
     classes: tuple[str, ...] = ()
     table: Mapping[str, np.ndarray] = field(default_factory=dict)
     dataset: str = ""
+    pixels: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.X)
@@ -86,7 +94,8 @@ class Embeddings:
             key = rows
         per_row = {n: getattr(self, n) for n in ("X", "id", "y", "split", "group", "slide", "centre", "fold", "target")}
         rows_of = {n: v[key] for n, v in per_row.items() if v is not None}
-        return replace(self, **rows_of, table={n: v[key] for n, v in self.table.items()})
+        pixels = None if self.pixels is None else self.pixels[key]
+        return replace(self, **rows_of, table={n: v[key] for n, v in self.table.items()}, pixels=pixels)
 
 
 @dataclass
@@ -139,8 +148,10 @@ class Benchmark:
 
     def needs(self) -> dict[str, Need]:
         """Name -> Need. One need: `score` gets its Embeddings; several: a mapping of them."""
-        c = self.card
-        return {"": Need(c.dataset, view=c.view, readout=c.readout, geometry=c.geometry)}
+        c, p = self.card, self.protocol.card if self.protocol else ProtocolCard("none@1")
+        readout = c.readout if c.readout != "default" else p.readout
+        geometry = c.geometry if c.geometry != "card" else p.geometry
+        return {"": Need(c.dataset, c.view, readout, geometry, p.online, p.rows)}
 
     def score(self, emb: Any, **options: Any) -> Scores | Mapping[str, Any]:
         """Scores from embeddings: the protocol's, once, or once a subset and then averaged."""

@@ -166,12 +166,20 @@ def _number(text: str) -> Any:
 
 @dataclass(frozen=True)
 class ProtocolCard(Card):
-    """A named, versioned, complete way from embeddings to scores. `name` carries the version: `g2l-knn@1`."""
+    """A named, versioned, complete way from embeddings to scores. `name` carries the version: `g2l-knn@1`.
+
+    `rows`, `online`, `readout` and `geometry` are what it asks of the data (see Need); a benchmark's own `readout` and
+    `geometry` come first.
+    """
 
     options: dict = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     ddof: int = 1
     version: int | None = None
+    rows: str = "items"
+    online: bool = False
+    readout: str = "default"
+    geometry: str = "card"
     notes: str = note()
 
     word: typing.ClassVar[str] = "protocol"

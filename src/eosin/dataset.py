@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cards import DatasetCard, anchored
-from .errors import MissingError
+from .errors import DataError, MissingError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .table import Table
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -87,6 +89,23 @@ class Dataset:
         the mean of its tiles' rows. `slides.slide_tiles` makes such a table of slides.
         """
         return None
+
+    def mask(self, root: Path, table: Table, i: int) -> np.ndarray:
+        """(H, W) int class numbers of the pixels of tile i, where the table has a column `mask`: a file below `root`.
+
+        Here: a grey or palette image, or .npy, cut to the tile's box as the image is. Loaders of other formats override it.
+
+        Raises:
+            DataError: naming the file.
+        """
+        from .pixels import mask_file
+
+        if table.known("mask") is None or not table["mask"][i]:
+            raise DataError(
+                f"{self.name}: {table['id'][i]} has no mask. Give the table a column `mask`: a file of class numbers a tile."
+            )
+        x, y, w, h = (int(table[c][i]) if c in table else 0 for c in "xywh")
+        return mask_file(root / str(table["mask"][i]), (x, y, w, h) if w > 0 else None)
 
 
 def indent(text: str) -> str:

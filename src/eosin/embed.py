@@ -21,9 +21,9 @@ import numpy as np
 from . import claims, store
 from .claims import Claims
 from .errors import DataError, ModelError
-from .extractor import FeatureExtractor, square
+from .extractor import FeatureExtractor
+from .forward import Forward
 from .index import Index
-from .outputs import Outputs
 from .store import Address
 from .tiles import BrokenTile, Reader
 from .views import view as find_view
@@ -65,6 +65,10 @@ class Engine:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
 
+    def forward(self, extractor: FeatureExtractor, geometry: str = "card", grid: str = "") -> Forward:
+        """A model on this device."""
+        return Forward(extractor, self.resolved_device(), geometry, grid, self.compile, self.channels_last)
+
 
 @dataclass
 class Job:
@@ -75,7 +79,7 @@ class Job:
     address: Address
     view: str = "original"
     geometry: str = "card"
-    grid: bool = False
+    grid: str = ""  # the dense readout to keep instead of the vectors
 
 
 def fill(job: Job, engine: Engine, progress: Progress = lambda rows: None) -> int:
@@ -142,25 +146,13 @@ class Worker:
         self.refused: set[int] = set()  # blocks with broken tiles, which stay unpublished
         self.reader = Reader(job.index.root, job.index.table)
         self.view = find_view(job.view)
-        self.own_transform = type(job.extractor).transform is not FeatureExtractor.transform
         self.device = engine.resolved_device()
         self.batch_size = engine.batch_size
-        self.embed = job.extractor.embed
+        self.forward = engine.forward(job.extractor, job.geometry, job.grid)
         self.behind = 0 if self.device == "cpu" else 1  # an accelerator goes on while the block before is written
-        self.outputs = Outputs(job.extractor.card, job.grid)
 
     def __enter__(self) -> Worker:
-        self.job.extractor.device = self.device
-        if type(self.job.extractor).build is not FeatureExtractor.build:
-            module = _guarded(self.job.extractor, "build", lambda: self.job.extractor.module)
-            if self.engine.channels_last:
-                import torch
-
-                module.to(memory_format=torch.channels_last)
-        if self.engine.compile:
-            import torch
-
-            self.embed = torch.compile(self.job.extractor.embed)
+        self.forward.prepare()
         self.batch_size = self.engine.batch_size or self._fitting_batch()
         self.pool = ThreadPoolExecutor(self.engine.workers or min(16, max(2, os.cpu_count() or 2)))
         self.writer = ThreadPoolExecutor(1)
@@ -193,7 +185,7 @@ class Worker:
             if good:
                 parts.append(
                     {
-                        **self._forward(np.stack([images[i] for i in good]), [rows[i] for i in good]),
+                        **self.forward(np.stack([images[i] for i in good])),
                         "": [rows[i] for i in good],
                     }
                 )
@@ -235,47 +227,12 @@ class Worker:
 
     def _read(self, i: int) -> np.ndarray | BrokenTile:
         """Row i as the pixels (or, by a model's own transform, the floats) that go into a batch."""
-        extractor, geometry = self.job.extractor, self.job.geometry
         try:
-            image = self.view(self.reader.read(i))
-            if not self.own_transform:
-                return square(image, extractor.card, geometry)
-            if geometry != "card":
-                from PIL import Image
-
-                image = Image.fromarray(square(image, extractor.card, geometry))
+            return self.forward.see(self.view(self.reader.read(i)))
         except BrokenTile as broken:
             return broken
         except DataError as error:
             return BrokenTile(str(self.job.index.table["id"][i]), str(error))
-        return np.asarray(_guarded(extractor, "transform", lambda: extractor.transform(image)), dtype=np.float32)
-
-    def _forward(self, images: np.ndarray, rows: list[int]) -> dict[str, Any]:
-        """{readout: tensor} of one batch, checked against the card."""
-        import torch
-
-        card = self.job.extractor.card
-        batch = torch.from_numpy(images)
-        if self.device.startswith("cuda"):
-            batch = batch.pin_memory()
-        batch = batch.to(self.device, non_blocking=True)
-        if not self.own_transform:
-            mean = torch.tensor(card.mean, device=self.device).view(1, 3, 1, 1)
-            std = torch.tensor(card.std, device=self.device).view(1, 3, 1, 1)
-            batch = ((batch.permute(0, 3, 1, 2).float() / 255.0) - mean) / std
-        batch = batch.contiguous(
-            memory_format=torch.channels_last if self.engine.channels_last else torch.contiguous_format
-        )
-        kind = self.device.split(":")[0]
-        half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(card.precision)
-        with torch.inference_mode(), torch.autocast(kind, dtype=half) if half else contextlib.nullcontext():
-            try:
-                out = _guarded(self.job.extractor, "embed", lambda: self.embed(batch))
-            except torch.OutOfMemoryError as error:
-                raise ModelError(
-                    f"{card.name}: out of memory on {self.device} with {len(rows)} tiles a batch. Use --batch-size {max(1, len(rows) // 2)}."
-                ) from error
-        return self.outputs.check(out, len(rows))
 
     def _publish(self, block: int, parts: list[dict[str, Any]], failed: list[BrokenTile]) -> int:
         """Write a finished block; return its number of rows, 0 when broken tiles keep it from being published."""
@@ -306,19 +263,3 @@ class Worker:
                 f"{card.name} gave NaN or infinite {name} for {int(bad.sum())} tiles of {self.job.index.dataset.name}, first {', '.join(ids)}. "
                 f"Check the weights{' or try --precision fp32' if card.precision != 'fp32' else ''}."
             )
-
-
-def _guarded(extractor: FeatureExtractor, what: str, action: Callable[[], Any]) -> Any:
-    """Run a model's own code; an error that is not ours says whose it is."""
-    import torch
-
-    from .errors import EosinError
-
-    try:
-        return action()
-    except (EosinError, torch.OutOfMemoryError, KeyboardInterrupt):
-        raise
-    except Exception as error:  # a stranger's model may raise anything
-        raise ModelError(
-            f"{extractor.card.name}: {what} failed with {type(error).__name__}: {error}. Run with --debug for the traceback."
-        ) from error

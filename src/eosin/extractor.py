@@ -106,13 +106,24 @@ def square(image: Image.Image, card: ModelCard, geometry: str = "card") -> np.nd
     """An RGB image as uint8 (size, size, 3): shorter side resized, centre cropped, as torchvision does on PIL images.
 
     Args:
-        geometry: `card`, or a number of pixels that a benchmark imposes for both resize and crop.
+        geometry: `card`, or a number of pixels that a benchmark imposes for both resize (then bilinear) and crop.
     """
     import numpy as np
+
+    size = side(card, geometry)
+    shorter = int(size / card.crop) if geometry == "card" else size
+    return np.asarray(fit(image, shorter, size, card.interpolation if geometry == "card" else "bilinear"))
+
+
+def side(card: ModelCard, geometry: str = "card") -> int:
+    """The side of the square that the model sees, in pixels."""
+    return card.size if geometry == "card" else int(geometry)
+
+
+def fit(image: Image.Image, shorter: int, size: int, interpolation: str) -> Image.Image:
+    """The shorter side resized, then the central size x size, as torchvision does on PIL images."""
     from PIL import Image as PILImage
 
-    size = card.size if geometry == "card" else int(geometry)
-    shorter = int(size / card.crop) if geometry == "card" else size
     w, h = image.size
     if min(w, h) != shorter:
         if not min(w, h) or shorter * shorter * max(w, h) / min(w, h) > MAX_PIXELS:
@@ -120,11 +131,11 @@ def square(image: Image.Image, card: ModelCard, geometry: str = "card") -> np.nd
                 f"is {w}x{h} pixels: too thin to resize its shorter side to {shorter}; cut it into tiles first"
             )
         w, h = (shorter, int(shorter * h / w)) if w <= h else (int(shorter * w / h), shorter)
-        image = image.resize((w, h), PILImage.Resampling[card.interpolation.upper()])
+        image = image.resize((w, h), PILImage.Resampling[interpolation.upper()])
     if (w, h) != (size, size):
         left, top = round((w - size) / 2), round((h - size) / 2)
         image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image)
+    return image
 
 
 def normalise(pixels: np.ndarray, card: ModelCard) -> np.ndarray:
@@ -141,6 +152,11 @@ def default_readout(card: ModelCard, given: tuple[str, ...]) -> str:
     if card.readout:
         return card.readout
     return next((r for r in PREFERRED if r in given), given[0])
+
+
+def dense(readout: str) -> bool:
+    """Whether a readout is a map (d, h, w) a tile: `grid`, `grid-pre-norm`, or a choice that begins with one."""
+    return readout.split("|")[0].split("-")[0] == "grid"
 
 
 def parts_of(readout: str, card: ModelCard, given: tuple[str, ...]) -> list[str]:

@@ -86,7 +86,8 @@ def open_index(
     items = _items(dataset, root)
     table = _tiles(dataset, root, items)
     bare = items["source"][~np.isin(items["id"], table["item"])] if table is not items else items["source"]
-    sources = np.unique(np.concatenate([table["source"], bare[bare != ""] if table is not items else bare]))
+    masks = [t["mask"][t["mask"] != ""] for t in (table, items) if "mask" in t]  # labels too, pixel by pixel
+    sources = np.unique(np.concatenate([table["source"], bare[bare != ""] if table is not items else bare, *masks]))
     stats = _stats(root, sources, dataset.name)
     known = (
         {}
@@ -158,6 +159,10 @@ def _index(
     tiles = _digest({**{n: table[n] for n in PIXELS if n in table}, "content": content})
     owner = {"item of a tile": table["item"]} if table is not items else {}
     facts = {"classes": np.asarray(items.classes), "target": items.target, "tiles": np.asarray([tiles])}
+    for name, some in {"masks": items, "masks of tiles": table}.items():
+        if "mask" in some and (some is items or table is not items):
+            there = some["mask"][some["mask"] != ""]
+            facts[name] = np.asarray(hashes)[np.searchsorted(sources, there)] if len(there) else there
     return Index(dataset, root, table, items, tiles, _digest({**items.columns, **facts, **owner}), folder / "table.csv")
 
 

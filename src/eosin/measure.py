@@ -7,7 +7,7 @@ import copy
 from typing import Any
 
 from .errors import EosinError, UsageError
-from .extractor import FeatureExtractor, default_readout
+from .extractor import FeatureExtractor, default_readout, dense
 
 MEGA = 1e6
 MOST = 128  # tiles a batch; more gains nothing on any card we know
@@ -37,7 +37,7 @@ def measure(extractor: FeatureExtractor, size: int = 0) -> dict[str, Any]:
         with FlopCounterMode(display=False) as counter, torch.no_grad(), _live(extractor._module) as live:
             out = extractor.embed(torch.zeros(1, 3, side, side, device=extractor.device))
         found = out if isinstance(out, dict) else {"pooled": out}
-        vectors = tuple(k for k in found if k != "grid")
+        vectors = tuple(k for k in found if not dense(k))
         state = extractor._module.state_dict() if extractor._module is not None else {}
         parameters = list(extractor._module.parameters()) if state else []
         weights = sum(v.numel() * v.element_size() for v in state.values())

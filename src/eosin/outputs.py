@@ -6,17 +6,17 @@ from typing import Any
 
 from .cards import ModelCard
 from .errors import ModelError, NotApplicable
-from .extractor import default_readout
+from .extractor import default_readout, dense
 
 
 class Outputs:
     """Checks what embed() gave for each batch, against the card and against the batches before.
 
     Args:
-        grid: keep the dense readout instead of the vectors.
+        grid: the dense readout to keep instead of the vectors, or the first that is there of `one|another`.
     """
 
-    def __init__(self, card: ModelCard, grid: bool = False) -> None:
+    def __init__(self, card: ModelCard, grid: str = "") -> None:
         self.card, self.grid = card, grid
         self.shapes: dict[str, tuple[int, ...]] = {}  # of one tile's readouts, as the first batch gave them
 
@@ -32,10 +32,11 @@ class Outputs:
                 f"{', '.join(named)}. Correct the card or embed()."
             )
         if self.grid:
-            if "grid" not in named:
-                raise NotApplicable(f"{card.name} gives no grid: {', '.join(named)}.")
-            return {"grid": named["grid"]}
-        vectors = {k: v for k, v in named.items() if k != "grid"}
+            found = next((g for g in self.grid.split("|") if g in named), None)
+            if found is None:
+                raise NotApplicable(f"{card.name} gives no {self.grid.replace('|', ' or ')}: {', '.join(named)}.")
+            return {found: named[found]}
+        vectors = {k: v for k, v in named.items() if not dense(k)}
         if not vectors:
             raise ModelError(
                 f"{card.name} gave {', '.join(named) or 'nothing'} and no vector a tile. "
@@ -57,7 +58,7 @@ class Outputs:
 
         card, named = self.card, {}
         for name, values in (out if isinstance(out, dict) else {"pooled": out}).items():
-            if not str(name).isidentifier() or name in ("id", "broken"):
+            if not str(name).replace("-", "_").isidentifier() or name in ("id", "broken"):
                 raise ModelError(
                     f"{card.name}: readout {name!r} cannot be called so. Use cls, mean, pooled, grid or a word of your own."
                 )
@@ -70,7 +71,7 @@ class Outputs:
         return named
 
     def _shaped(self, name: str, shape: tuple[int, ...], n: int) -> None:
-        card, wanted = self.card, ("dim", "height", "width") if name == "grid" else ("dim",)
+        card, wanted = self.card, ("dim", "height", "width") if dense(name) else ("dim",)
         if len(shape) != 1 + len(wanted) or shape[0] != n or 0 in shape:
             raise ModelError(
                 f"{card.name}: readout {name} has shape {shape} for {n} tiles, not ({n}, {', '.join(wanted)}). "

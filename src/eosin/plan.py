@@ -12,7 +12,7 @@ from .cards import fingerprint, plain
 from .dataset import Dataset
 from .embed import Job
 from .errors import EosinError, MissingError, UsageError, said
-from .extractor import FeatureExtractor
+from .extractor import FeatureExtractor, dense
 from .index import Index, open_index
 from .places import Places
 from .plugins import Catalogue
@@ -103,13 +103,13 @@ class Planner:
     def job(self, model: FeatureExtractor, need: Need) -> Job:
         """The address of a need; MissingError or DataError when data or weights are not as they should be."""
         index = self.index(need.dataset)
-        grid = need.readout == "grid"
+        grid = need.readout if dense(need.readout) else ""
         extra = "".join(
             f"+{part}"
             for part, plainly in (
                 (need.view, need.view == "original"),
                 (need.geometry, need.geometry == "card"),
-                ("grid", not grid),
+                (grid.split("|")[0], not grid),
             )
             if not plainly
         )
@@ -174,6 +174,12 @@ def _read_as(need: Need, readout: str) -> Need:
     return dataclasses.replace(need, readout=readout)
 
 
+def _facts(need: Need) -> dict[str, Any]:
+    """What a need asks beyond the usual: a question that can be asked later leaves the addresses of before."""
+    usual = plain(Need(need.dataset))
+    return {"dataset": need.dataset, **{k: v for k, v in plain(need).items() if v != usual[k]}}
+
+
 def _options(benchmark: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol's options, complete: defaults, then the benchmark card's, then the command line's."""
     if benchmark.protocol is None:
@@ -187,7 +193,7 @@ def benchmark_fingerprint(task: Task) -> str:
     """Protocol, options, metric, readouts, datasets: all that makes this question another question."""
     protocol = task.benchmark.protocol
     needs = {
-        n: plain(need if task.readout is None else _read_as(need, task.readout))
+        n: _facts(need if task.readout is None else _read_as(need, task.readout))
         for n, need in task.benchmark.needs().items()
     }
     return fingerprint(

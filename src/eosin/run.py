@@ -5,23 +5,27 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import environment, record, store
-from .benchmark import Benchmark, Embeddings, Scores
+from .benchmark import Benchmark, Embeddings, Need, Scores
 from .cards import plain
 from .embed import Engine, Job, fill
 from .errors import DataError, EosinError, MissingError, NotApplicable, said
-from .extractor import parts_of
+from .extractor import parts_of, side
 from .intervals import intervals, majority
+from .pixels import Pixels
 from .places import Places
 from .plan import Plan, Task, benchmark_fingerprint
-from .pool import pool
+from .pool import of_items, pool, spread
 from .precomputed import Precomputed
+from .table import Table
+from .tiles import Reader
+from .views import view
 
 Watch = Callable[[str, int, int], None]
 
@@ -135,18 +139,47 @@ class Runner:
             "device_name": environment.device_name(device),
         }
 
-    def embeddings(self, job: Job, readout: str, label: str) -> Embeddings:
-        """The rows of an address joined with the dataset's table, one readout; damaged parts are embedded again."""
+    def embeddings(self, job: Job, need: Need, label: str) -> Embeddings:
+        """The rows of an address joined with the dataset's table, as needed; damaged parts are embedded again."""
         if isinstance(job.extractor, Precomputed):
             X, broken = job.extractor.rows(job.index), np.zeros(len(job.index.table), bool)
         else:
-            X, broken = self._load(job, readout)
+            X, broken = self._load(job, need.readout)
         table = job.index.table
         if broken.any() and not self.engine.skip_broken:
             raise DataError(
                 f"{job.index.dataset.name}: {int(broken.sum())} tiles could not be read when they were embedded, such as {table['id'][broken][0]}. Replace the files, or pass --skip-broken."
             )
-        return join(*pool(X, ~broken, job.index), job, label)
+        if need.rows == "tiles":
+            emb = join(X, ~broken, job, spread(job.index), label)
+        else:
+            emb = join(*pool(X, ~broken, job.index), job, job.index.items, label)
+        return emb if not need.online else replace(emb, pixels=self._pixels(job, need.readout, emb))
+
+    def _pixels(self, job: Job, readout: str, emb: Embeddings) -> Pixels:
+        """Images and masks of these rows, and the model; nothing is read or built before it is asked for."""
+        extractor, table, dataset = job.extractor, job.index.table, job.index.dataset
+        reader, seen = Reader(job.index.root, table), view(job.view)
+        forward = None if isinstance(extractor, Precomputed) else self.engine.forward(extractor, job.geometry, job.grid)
+
+        def embed(images: np.ndarray) -> Any:
+            from PIL import Image
+
+            assert forward is not None
+            found = forward(np.stack([forward.see(Image.fromarray(image)) for image in images]))
+            given = tuple(found)
+            return found[parts_of(readout, extractor.card, given)[0]]
+
+        order = np.argsort(table["id"], kind="stable")
+        return Pixels(
+            lambda i: np.asarray(seen(reader.read(i))),
+            lambda i: dataset.mask(job.index.root, table, i),
+            None if forward is None else embed,
+            extractor.card.mean,
+            extractor.card.std,
+            side(extractor.card, job.geometry),
+            order[np.searchsorted(table["id"], emb.id, sorter=order)],
+        )
 
     def _load(self, job: Job, readout: str) -> tuple[np.ndarray, np.ndarray]:
         address = job.address
@@ -168,7 +201,7 @@ class Runner:
                 raise DataError(
                     f"{address.folder} holds other tiles than its dataset. Remove that folder, or name another --store."
                 )
-            X = np.concatenate([found[p] for p in parts], axis=1) if parts != ["grid"] else found["grid"]
+            X = np.concatenate([found[p] for p in parts], axis=1) if len(parts) > 1 else found[parts[0]]
             self.loaded[key] = X, broken
             return X, broken
         raise DataError(
@@ -182,7 +215,7 @@ class Runner:
         label = benchmark.card.label
         what = f"scoring {task.model.card.name} on {benchmark.card.name}"
         self.watch(what, 0, 0)
-        named = {n: self.embeddings(job, task.readout or needs[n].readout, label) for n, job in task.jobs.items()}
+        named = {n: self.embeddings(job, _as_asked(needs[n], task), label) for n, job in task.jobs.items()}
         emb = named[""] if list(named) == [""] else named
         start = time.perf_counter()
         passes_options = benchmark.protocol is not None and type(benchmark).score is Benchmark.score
@@ -204,7 +237,9 @@ class Runner:
         self, task: Task, emb: Embeddings, scores: Scores, seconds: float, costs: list[dict[str, Any]], path: Path
     ) -> dict[str, Any]:
         card, protocol = task.benchmark.card, task.benchmark.protocol
-        job = next(iter(task.jobs.values()))
+        job, needs = next(iter(task.jobs.values())), list(task.benchmark.needs().values())
+        if needs[0].rows == "tiles":
+            emb = of_items(emb)
         ddof = protocol.card.ddof if protocol else 1
         summaries = {
             m: record.summary(np.atleast_1d(np.asarray(v, float)).tolist(), ddof) for m, v in scores.metrics.items()
@@ -258,6 +293,10 @@ class Runner:
         }
 
 
+def _as_asked(need: Need, task: Task) -> Need:
+    return need if task.readout is None else replace(need, readout=task.readout)
+
+
 def _kept(path: Path) -> list[Any]:
     """What embedding cost when it was done: kept from the record of before when nothing was embedded now."""
     try:
@@ -276,13 +315,12 @@ def _listed(values: Any) -> Any:
     return arr.tolist()
 
 
-def join(X: np.ndarray, keep: np.ndarray, job: Job, label: str = "label") -> Embeddings:
+def join(X: np.ndarray, keep: np.ndarray, job: Job, table: Table, label: str = "label") -> Embeddings:
     """Embeddings and the dataset's table, row by row; rows without a label are left out where others have one.
 
     Args:
-        X: (n, d) in the order of the items. keep: (n,) bool, the rows that could be read. label: the column to use as label.
+        X: (n, d) in the order of the table. keep: (n,) bool, the rows that could be read. label: the column to use as label.
     """
-    table = job.index.items
     if label not in table:
         raise DataError(
             f"{job.index.dataset.name}: the table has no column {label!r}; it has {', '.join(table.columns)}."

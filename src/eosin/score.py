@@ -11,9 +11,12 @@ import numpy as np
 
 from . import record
 from .benchmark import Embeddings, Protocol, Scores
+from .cards import IMAGENET_MEAN, IMAGENET_STD
 from .dataset import SPLITS
 from .errors import DataError
 from .intervals import intervals
+from .pixels import Pixels
+from .pool import of_items
 from .precomputed import read_arrays
 
 KNOWN = (
@@ -30,8 +33,13 @@ KNOWN = (
     "fold",
     "X2",
     "target",
+    "image",
+    "mask",
+    "mean",
+    "std",
     "classes",
 )
+PER_ROW = KNOWN[1:-3]
 
 
 def from_file(path: Path) -> Embeddings:
@@ -48,15 +56,15 @@ def from_file(path: Path) -> Embeddings:
             f"{path} holds {', '.join(arrays) or 'nothing'}; the embeddings must be called X (n, d), the labels y."
         )
     X = np.asarray(arrays["X"])
-    if X.ndim != 2 or X.dtype.kind not in "fiu":
-        raise DataError(f"{path}: X has shape {X.shape} of {X.dtype}, not (n, d) numbers.")
+    if X.ndim not in (2, 4) or X.dtype.kind not in "fiu":
+        raise DataError(f"{path}: X has shape {X.shape} of {X.dtype}, not (n, d) numbers, or (n, d, h, w) of grids.")
     X = X.astype(np.float32, copy=False)
-    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
+    bad = np.flatnonzero(~np.isfinite(X.reshape(len(X), -1)).all(axis=1))
     if len(bad):
         raise DataError(
             f"{path}: {len(bad)} rows of X hold NaN or infinity, first rows {', '.join(map(str, bad[:5]))}. Remove or embed them again."
         )
-    for name in KNOWN[1:-1]:
+    for name in PER_ROW:
         if name in arrays and name != "X2" and len(arrays[name]) != len(X):
             raise DataError(f"{path}: {name} has {len(arrays[name])} rows, X has {len(X)}. Give one value a row.")
     y, target, classes = _labels(arrays)
@@ -79,8 +87,27 @@ def from_file(path: Path) -> Embeddings:
         target=target,
         target_names=tuple(f"target {i}" for i in range(target.shape[1])) if target is not None else (),
         classes=classes,
-        table={k: v for k, v in arrays.items() if k not in ("X", "y")},
+        table={k: v for k, v in arrays.items() if k not in ("X", "y", "classes", "image", "mask", "mean", "std")},
         dataset=path.name,
+        pixels=_pixels(path, arrays),
+    )
+
+
+def _pixels(path: Path, arrays: Mapping[str, np.ndarray]) -> Pixels | None:
+    """What `image` (n, s, s, 3) uint8 and `mask` (n, s, s) of a file hold, for segmentation on grids made elsewhere.
+
+    `mean` and `std` (3 each) are what the model's transform subtracted and divided by; default ImageNet's.
+    """
+    if "image" not in arrays or "mask" not in arrays:
+        return None
+    images, masks = arrays["image"], arrays["mask"]
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1:] != (images.shape[1],) * 2 + (3,):
+        raise DataError(f"{path}: image is {images.dtype} of shape {images.shape}, not uint8 (n, size, size, 3).")
+    if masks.shape != images.shape[:3] or len(images) != len(arrays["X"]):
+        raise DataError(f"{path}: mask has shape {masks.shape}, image {images.shape}. Give one mask an image and row.")
+    mean, std = arrays.get("mean", IMAGENET_MEAN), arrays.get("std", IMAGENET_STD)
+    return Pixels(
+        lambda i: images[i], lambda i: masks[i], None, tuple(mean), tuple(std), images.shape[1], np.arange(len(images))
     )
 
 
@@ -116,7 +143,7 @@ def score(protocol: Protocol, emb: Embeddings, given: Mapping[str, Any]) -> dict
     summaries = {
         m: record.summary(np.atleast_1d(np.asarray(v, float)).tolist(), card.ddof) for m, v in scores.metrics.items()
     }
-    how = intervals(summaries, scores.predictions, emb)
+    how = intervals(summaries, scores.predictions, of_items(emb) if card.rows == "tiles" else emb)
     return {
         "protocol": card.name,
         "options": options,
