@@ -14,7 +14,7 @@ from typing import Any
 NEVER = -1e4  # the start of a class without training rows: its probability is 0
 
 
-def descend(Z, y, mask, penalty, start, w, tol, max_iter) -> Iterator[tuple[int, Any, Any, int, bool]]:
+def descend(Z, y, mask, penalty, start, w, tol, max_iter, norm=None) -> Iterator[tuple[int, Any, Any, int, bool]]:
     """Minimise the mean loss over the masked rows + penalty / 2 x |w|^2, for all problems; the solved ones leave first.
 
     A problem is solved when the quadratic model promises less than tol x objective, and less than sqrt(tol) x what has
@@ -25,6 +25,7 @@ def descend(Z, y, mask, penalty, start, w, tol, max_iter) -> Iterator[tuple[int,
         mask: (n, P), 1 for the training rows. penalty: (P,) float64.
         start: (P, K), added to the logits Z w; NEVER for a class that the problem does not have.
         w: (D, P, K), where to begin.
+        norm: (P, D - 1, D - 1) float64 matrices that measure |w|^2 as w' norm w; None: each is the identity.
 
     Yields:
         problem, w (D, K), Z w (n, K), steps, solved.
@@ -35,17 +36,18 @@ def descend(Z, y, mask, penalty, start, w, tol, max_iter) -> Iterator[tuple[int,
     alive, memory = torch.arange(P, device=Z.device), _Memory()
     power = (torch.linalg.vector_norm(Z, dim=0).double() ** 2 / n)[:, None, None]
     rows = mask.sum(0, dtype=torch.float64)
-    penalty = penalty.expand(D, P).clone()[..., None]
-    penalty[-1] = 0
+    penalty = penalty[None, :, None]
     there, rounding = (start > NEVER).double(), torch.finfo(Z.dtype).eps
     a = (Z @ w.reshape(D, -1)).reshape(n, P, K)
     (first, _), (loss, residual) = (_loss(logits, start, y, mask) for logits in (torch.zeros_like(a), a))
-    value = loss / rows + _dot(penalty * w, w) / 2
+    pull = _pull(w, penalty, norm)
+    value = loss / rows + _dot(pull, w) / 2
     gained = (first / rows - value).clamp(min=0)
-    gradient = _back(Z, residual, rows) + penalty.to(Z.dtype) * w
+    gradient = _back(Z, residual, rows) + pull.to(Z.dtype)
+    stiff = penalty * _diagonal(norm, w)
     moving = torch.ones_like(rows, dtype=torch.bool)
     for step in range(max_iter + 1):
-        scaling = (there / (power * _curvature(residual, rows) + penalty).clamp(min=1e-30)).to(Z.dtype)
+        scaling = (there / (power * _curvature(residual, rows) + stiff).clamp(min=1e-30)).to(Z.dtype)
         ahead = -memory.apply(gradient, scaling)
         slope = _dot(gradient, ahead)
         promise = -slope / 2
@@ -56,18 +58,21 @@ def descend(Z, y, mask, penalty, start, w, tol, max_iter) -> Iterator[tuple[int,
         if not stay.any():
             return
         if not stay.all():
-            w, a, gradient, ahead, penalty, mask = (v[:, stay] for v in (w, a, gradient, ahead, penalty, mask))
+            w, a, pull, gradient, ahead = (v[:, stay] for v in (w, a, pull, gradient, ahead))
+            penalty, stiff, mask = (v[:, stay] for v in (penalty, stiff, mask))
+            norm = None if norm is None else norm[stay]
             value, gained, slope, rows, start, there, alive = (
                 v[stay] for v in (value, gained, slope, rows, start, there, alive)
             )
             memory.keep(stay)
         b = (Z @ ahead.reshape(D, -1)).reshape(a.shape)
-        size = [_dot(penalty * u, v) for u, v in ((w, w), (w, ahead), (ahead, ahead))]
+        further = _pull(ahead, penalty, norm)
+        size = [_dot(u, v) for u, v in ((pull, w), (pull, ahead), (further, ahead))]
         t, a, value, residual, moving = _search(a, b, slope, value, size, rows, start, y, mask)
         gained = gained - slope * t * (1 - t / 2)
         move = _each(t, w) * ahead
-        w = w + move
-        fresh = _back(Z, residual, rows) + penalty.to(Z.dtype) * w
+        w, pull = w + move, pull + _each(t, pull) * further
+        fresh = _back(Z, residual, rows) + pull.to(Z.dtype)
         memory.add(move, fresh - gradient)
         gradient = fresh
 
@@ -117,6 +122,26 @@ def _loss(a, start, y, mask):
         weight = mask / (1 + odds)
         residual.mul_(weight[..., None]).scatter_(2, own, (-odds * weight)[..., None])
     return (odds.log1p_() * mask).sum(0, dtype=torch.float64), residual
+
+
+def _pull(w, penalty, norm):
+    """(D, P, K) float64: the penalty's gradient, penalty x norm w; the intercept in the last row is free."""
+    import torch
+
+    head = w[:-1].double()
+    if norm is not None:
+        head = torch.bmm(norm, head.transpose(0, 1)).transpose(0, 1)
+    return torch.cat([penalty * head, torch.zeros_like(head[:1])])
+
+
+def _diagonal(norm, w):
+    """(D, P, 1) float64: how stiff the penalty is along each weight."""
+    import torch
+
+    head = torch.ones(len(w) - 1, w.shape[1], device=w.device, dtype=torch.float64)
+    if norm is not None:
+        head = torch.diagonal(norm, dim1=1, dim2=2).T
+    return torch.cat([head, torch.zeros_like(head[:1])])[..., None]
 
 
 def _curvature(residual, rows):

@@ -64,7 +64,7 @@ def logistic_path(
         train: (splits, n) true for the rows that the split is fitted on.
         C: inverse penalties, as in scikit-learn: the loss is summed over rows.
         scale: "standard" gives each column deviation 1 over the training rows, unless it is constant there; `coef` is
-            still in the units of X. The data are then turned once a split. (The mean does not matter: see intercept.)
+            still in the units of X. (The mean does not matter: see intercept.)
         dtype: of the products; every sum over rows is float64.
         tol: a problem is solved when the quadratic model promises less than tol x its objective.
         device: default a GPU when there is one.
@@ -84,11 +84,7 @@ def logistic_path(
         if (count > 0).sum() < 2:
             raise DataError(f"Split {split} trains on one class only. Give it rows of at least two classes.")
     solver = _Solver(C, classes, dtype, tol, max_iter, device)
-    if scale == "none":
-        yield from solver.solve(X, y, train, counts, range(len(train)))
-        return
-    for split, rows in enumerate(train):
-        yield from solver.solve(X, y, train[[split]], counts[[split]], [split], _deviation(X, rows))
+    yield from solver.solve(X, y, train, counts, None if scale == "none" else _units(X, train))
 
 
 def probabilities(decision: np.ndarray) -> np.ndarray:
@@ -109,12 +105,20 @@ def _columns(decision: np.ndarray) -> np.ndarray:
     return np.hstack([np.zeros_like(decision), decision]) if decision.shape[1] == 1 else decision
 
 
+def _units(X: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """(splits, d) standard deviation of each column over a split's training rows; where it is constant, and its weight
+    will be 0, that of the other splits, or 1."""
+    units = np.stack([_deviation(X, rows) for rows in train])
+    known = (units > 0).sum(0)
+    return np.where(units > 0, units, np.where(known, units.sum(0) / np.maximum(known, 1), 1.0))
+
+
 def _deviation(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Standard deviation of each column over the chosen rows, in float64; 1 where the column is constant."""
+    """Standard deviation of each column over the chosen rows, in float64; 0 where the column is constant."""
     at = np.flatnonzero(rows)
     mean = sum(X[at[b]].sum(0, dtype=np.float64) for b in blocks(len(at), ROWS)) / len(at)
     deviation = np.sqrt(sum(((X[at[b]] - mean) ** 2).sum(0) for b in blocks(len(at), ROWS)) / len(at))
-    return np.where(deviation > 1e-10 * np.abs(mean), deviation, 1.0)
+    return np.where(deviation > 1e-10 * np.abs(mean), deviation, 0.0)
 
 
 @dataclass
@@ -126,11 +130,16 @@ class _Solver:
     max_iter: int
     device: str | None
 
-    def solve(self, X, y, train, counts, names, unit=1.0) -> Iterator[Fit]:
-        """X / unit, one C after the other, all splits together (as many as CELLS allows)."""
+    def solve(self, X, y, train, counts, units) -> Iterator[Fit]:
+        """One C after the other, all splits together (as many as CELLS allows).
+
+        Dividing the columns by a split's own deviations is the same as measuring its weights by another norm. So all splits
+        share one matrix, divided by their mean deviations, and each has a norm near the identity.
+        """
         import torch
 
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        unit = 1.0 if units is None else units.mean(0)
         Z, centre, axes = _turned(X, unit, self.dtype, device)
         width = 1 if self.classes == 2 else self.classes
         target = torch.from_numpy(y.astype(np.int64)).to(device)
@@ -140,17 +149,35 @@ class _Solver:
             mask, rows = torch.from_numpy(train[some].T).to(device, Z.dtype), train[some].sum(1)
             start, splits = np.stack([_prior(count, width) for count in counts[some]]), range(len(train))[some]
             offset = torch.from_numpy(start).to(device, Z.dtype)
+            ratios = None if units is None else torch.from_numpy((units[some] / unit) ** 2).to(device)
+            norm = None if ratios is None else torch.stack([_norm(axes, ratio) for ratio in ratios])
             now = before = Z.new_zeros(Z.shape[1], len(rows), width)
             for c, stride in _climb(self.C):
                 penalty = torch.from_numpy(1 / (self.C[c] * rows)).to(device)
                 guess = now + stride * (now - before)
                 before, now = now, torch.zeros_like(now)
-                for i, w, z, steps, solved in descend(Z, target, mask, penalty, offset, guess, self.tol, self.max_iter):
+                for i, w, z, steps, solved in descend(
+                    Z, target, mask, penalty, offset, guess, self.tol, self.max_iter, norm
+                ):
                     now[:, i] = w
-                    coef = (axes @ w[:-1].double()).T.cpu().numpy() / unit
+                    head = w[:-1].double()
+                    if norm is not None and len(axes) > axes.shape[1]:  # the lightest weights that give these logits
+                        head = axes @ (norm[i] @ head) / ratios[i][:, None]
+                    else:
+                        head = axes @ head
+                    coef = head.T.cpu().numpy() / unit
                     intercept = w[-1].double().cpu().numpy() + start[i] - coef @ centre
                     decision = z.double().cpu().numpy() + start[i]
-                    yield Fit(names[splits[i]], c, coef, intercept, decision, steps, solved)
+                    yield Fit(splits[i], c, coef, intercept, decision, steps, solved)
+
+
+def _norm(axes, ratio):
+    """(r, r): the least sum of ratio x w^2 over all w (d,) whose coordinates on the axes (d, r) are c is c' norm c."""
+    import torch
+
+    if len(axes) == axes.shape[1]:
+        return axes.T @ (ratio[:, None] * axes)
+    return torch.linalg.inv(axes.T @ (axes / ratio[:, None]))
 
 
 def _climb(C: np.ndarray) -> Iterator[tuple[int, float]]:
