@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import bench, install, write_table
+from helpers import bench, install, make_tiles, write_table
 from PIL import Image
 
 import eosin
@@ -203,7 +203,11 @@ def test_mask_files(tmp_path):
         assert (mask_file(tmp_path / name, (1, 0, 2, 2)) == mask[:2, 1:3]).all()
     Image.new("RGB", (4, 3)).save(tmp_path / "rgb.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "p.png").read_bytes()[:40])
-    for name, why in (("rgb.png", "RGB image, not a mask"), ("cut.png", "cannot be read"), ("no.png", "cannot be read")):
+    for name, why in (
+        ("rgb.png", "RGB image, not a mask"),
+        ("cut.png", "cannot be read"),
+        ("no.png", "cannot be read"),
+    ):
         with pytest.raises(DataError, match=f"{name}.*{why}"):
             mask_file(tmp_path / name)
 
@@ -211,3 +215,80 @@ def test_mask_files(tmp_path):
 def test_rows_are_items_or_tiles():
     with pytest.raises(UsageError, match="items or tiles"):
         eosin.Need("d", rows="slides")
+
+
+COMPARE = '''
+import numpy as np
+import eosin
+
+
+class Apart(eosin.Protocol):
+    """How far two models are apart; counts how often it was asked in its scratch folder."""
+    card = eosin.ProtocolCard("apart@1", metrics=("apart",), against=True)
+
+    def score(self, emb, **options):
+        if emb.scratch:
+            emb.scratch.mkdir(parents=True, exist_ok=True)
+            (emb.scratch / "asked").open("a").write("x")
+        half = emb[np.arange(len(emb)) % 2 == 0]
+        return {"apart": float(np.abs(half.X - half.X2[:, ::-1]).max())}
+
+
+class Turned(eosin.FeatureExtractor):
+    card = eosin.ModelCard("turned", dim=3, size=16, mean=(0, 0, 0), std=(1, 1, 1))
+
+    def embed(self, batch):
+        return batch.mean((2, 3)).flip(1)
+
+
+class Straight(Turned):
+    card = eosin.ModelCard("straight", dim=3, size=16, mean=(0, 0, 0), std=(1, 1, 1))
+
+    def embed(self, batch):
+        return batch.mean((2, 3))
+
+
+@eosin.hookimpl
+def provide_models():
+    return [Turned(), Straight()]
+
+
+@eosin.hookimpl
+def provide_protocols():
+    return [Apart()]
+
+
+@eosin.hookimpl
+def provide_benchmarks():
+    card = eosin.BenchmarkCard("apart-tiny", dataset="tiny", metric="apart", protocol="apart@1")
+    return [eosin.Benchmark(card), eosin.Benchmark(eosin.BenchmarkCard("knn", dataset="tiny", metric="accuracy",
+            protocol="g2l-knn@1", options={"n_folds": 3, "k": 3}))]
+
+
+@eosin.hookimpl
+def provide_datasets():
+    return [eosin.Manifest("tiny", mpp=0.5)]
+'''
+
+
+def test_two_models_compared(home, tmp_path, monkeypatch):
+    install(monkeypatch, tmp_path / "plugin", "eosin_apart_test", COMPARE)
+    make_tiles(home / "data" / "tiny", 20)
+    record = run("-m", "straight", "--against", "turned", "-b", "apart-tiny")
+    assert record["scores"]["apart"]["mean"] < 1e-6 and record["against"].startswith("turned@")
+    itself = bench("run", "-m", "straight", "--against", "straight", "-b", "apart-tiny", "--json").json["records"][0]
+    assert json.loads(open(itself).read())["scores"]["apart"]["mean"] > 0.01, "another partner, another record"
+    (asked,) = (home / "scratch").rglob("asked")
+    assert asked.read_text() == "xx" and "straight@" in str(asked)
+    table = bench("leaderboard", "--format", "csv").out.splitlines()
+    rows = [dict(zip(table[0].split(","), r.split(","), strict=True)) for r in table[1:]]
+    assert {r["against"] for r in rows} == {"straight", "turned"}
+    alone = bench("run", "-m", "straight", "-b", "apart-tiny", "--json")
+    assert alone.code == 2 and "--against MODEL" in alone.err
+    both = bench("run", "-m", "straight", "-b", "apart-tiny", "-b", "knn", "--json")
+    assert both.code == 0 and "--against MODEL" in str(both.json["skipped"]) and len(both.json["records"]) == 1
+    none = bench("run", "-m", "straight", "--against", "turned", "-b", "knn", "--json")
+    assert none.code == 2 and "no benchmark here compares two" in none.err
+    np.savez(tmp_path / "two.npz", X=np.eye(4), X2=np.eye(4)[:, ::-1])
+    score = bench("score", "--protocol", "apart@1", "--embeddings", str(tmp_path / "two.npz"), "--json").json
+    assert score["scores"]["apart"]["mean"] == 0

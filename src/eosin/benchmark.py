@@ -10,6 +10,8 @@ from .cards import BenchmarkCard, ProtocolCard
 from .errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from .dataset import Dataset
@@ -28,6 +30,7 @@ class Need:
         geometry: `card`, or `224`: shorter side to 224 px (bilinear) and centre crop, whatever the card says.
         online: the protocol trains on pixels: `pixels` of its Embeddings gives images, masks, and a way to embed more.
         rows: `items`, the mean of an item's tiles where it has several; or `tiles`, each of them, its item as `slide`.
+        against: asked of the other model, where a benchmark compares two.
     """
 
     dataset: str
@@ -36,6 +39,7 @@ class Need:
     geometry: str = "card"
     online: bool = False
     rows: str = "items"
+    against: bool = False
 
     def __post_init__(self) -> None:
         if self.rows not in ("items", "tiles"):
@@ -59,6 +63,8 @@ class Embeddings:
         table: every column of the dataset's table, as arrays of length n.
         classes: the names of the labels, or of a mask's numbers.
         pixels: images and masks of the rows, for an `online` need; else None.
+        X2: (n, d2) the same rows by the other model, where a protocol compares two; else None.
+        scratch: a folder of this model and dataset where a protocol may keep what is dear to compute; or None.
     """
 
     X: np.ndarray
@@ -75,6 +81,8 @@ class Embeddings:
     table: Mapping[str, np.ndarray] = field(default_factory=dict)
     dataset: str = ""
     pixels: Pixels | None = None
+    X2: np.ndarray | None = None
+    scratch: Path | None = None
 
     def __len__(self) -> int:
         return len(self.X)
@@ -92,7 +100,9 @@ class Embeddings:
                     f"{self.dataset or 'These embeddings'}: no row has split {key!r}; there are {', '.join(sorted(set(self.split.tolist())))}. Correct the `split` column of the table."
                 )
             key = rows
-        per_row = {n: getattr(self, n) for n in ("X", "id", "y", "split", "group", "slide", "centre", "fold", "target")}
+        per_row = {
+            n: getattr(self, n) for n in ("X", "X2", "id", "y", "split", "group", "slide", "centre", "fold", "target")
+        }
         rows_of = {n: v[key] for n, v in per_row.items() if v is not None}
         pixels = None if self.pixels is None else self.pixels[key]
         return replace(self, **rows_of, table={n: v[key] for n, v in self.table.items()}, pixels=pixels)
@@ -151,7 +161,8 @@ class Benchmark:
         c, p = self.card, self.protocol.card if self.protocol else ProtocolCard("none@1")
         readout = c.readout if c.readout != "default" else p.readout
         geometry = c.geometry if c.geometry != "card" else p.geometry
-        return {"": Need(c.dataset, c.view, readout, geometry, p.online, p.rows)}
+        need = Need(c.dataset, c.view, readout, geometry, p.online, p.rows)
+        return {"": need, "against": replace(need, against=True)} if p.against else {"": need}
 
     def score(self, emb: Any, **options: Any) -> Scores | Mapping[str, Any]:
         """Scores from embeddings: the protocol's, once, or once a subset and then averaged."""

@@ -169,7 +169,7 @@ class ProtocolCard(Card):
     """A named, versioned, complete way from embeddings to scores. `name` carries the version: `g2l-knn@1`.
 
     `rows`, `online`, `readout` and `geometry` are what it asks of the data (see Need); a benchmark's own `readout` and
-    `geometry` come first.
+    `geometry` come first. `against`: it compares two models.
     """
 
     options: dict = field(default_factory=dict)
@@ -178,6 +178,7 @@ class ProtocolCard(Card):
     version: int | None = None
     rows: str = "items"
     online: bool = False
+    against: bool = False
     readout: str = "default"
     geometry: str = "card"
     notes: str = note()

@@ -9,7 +9,7 @@ from typing import Any
 from . import record
 from .record import value
 
-LONG = ("model", "benchmark", "protocol", "folds", "metric", "mean", "std", "low", "high", "n", "source")
+LONG = ("model", "benchmark", "protocol", "folds", "against", "metric", "mean", "std", "low", "high", "n", "source")
 
 
 def collect(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -35,6 +35,7 @@ def long_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "benchmark": r["benchmark"]["name"],
                     "protocol": r["protocol"]["name"],
                     "folds": (r["protocol"].get("options") or {}).get("folds", ""),
+                    "against": (r.get("against") or "").split("@")[0],
                     "metric": metric,
                     "mean": s["mean"],
                     "std": s["std"],
@@ -66,7 +67,9 @@ def wide(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         key = _column(r)
         columns.setdefault(
             key,
-            f"{r['benchmark']} {r['metric']}" + (f" ({r['folds']} folds)" if r["folds"] not in ("", "paper") else ""),
+            f"{r['benchmark']} {r['metric']}"
+            + (f" against {r['against']}" if r["against"] else "")
+            + (f" ({r['folds']} folds)" if r["folds"] not in ("", "paper") else ""),
         )
     titles = list(columns.values())
     for key, title in columns.items():  # the same question asked with other options stands in a column of its own

@@ -11,7 +11,7 @@ from .benchmark import Benchmark, Need
 from .cards import fingerprint, plain
 from .dataset import Dataset
 from .embed import Job
-from .errors import EosinError, MissingError, UsageError, said
+from .errors import EosinError, MissingError, NotApplicable, UsageError, said
 from .extractor import FeatureExtractor, dense
 from .index import Index, open_index
 from .places import Places
@@ -24,7 +24,11 @@ Watch = Callable[[str, int, int], None]  # what is being done, done, in all
 
 @dataclass
 class Task:
-    """One model on one benchmark: the addresses it needs, by the names of `needs()`, and its options."""
+    """One model on one benchmark: the addresses it needs, by the names of `needs()`, and its options.
+
+    `against` is the other model of a benchmark that compares two, `error` why the task cannot be done, `inapplicable` whether
+    that is nobody's fault.
+    """
 
     model: FeatureExtractor
     benchmark: Benchmark
@@ -32,6 +36,8 @@ class Task:
     readout: str | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
     error: str = ""
+    inapplicable: bool = False
+    against: FeatureExtractor | None = None
 
 
 @dataclass
@@ -134,14 +140,16 @@ class Planner:
         benchmarks: Sequence[Benchmark],
         options: Mapping[str, Any],
         readout: str | None = None,
+        against: FeatureExtractor | None = None,
     ) -> Plan:
         """The plan of these models on these benchmarks.
 
         Args:
             options: protocol options from the command line; each must be known to at least one protocol.
+            against: the other model of the benchmarks that compare two; without one they do not apply.
 
         Raises:
-            UsageError: an option that no protocol has, or a value it does not take.
+            UsageError: an option that no protocol has, or a value it does not take; nothing but comparisons, and no partner.
         """
         known = {o for b in benchmarks if b.protocol for o in b.protocol.card.options}
         wrong = [o for o in options if o not in known]
@@ -149,23 +157,44 @@ class Planner:
             raise UsageError(
                 f"No protocol of these benchmarks has the option {', '.join(wrong)}. Options: {', '.join(sorted(known)) or 'none'}; `bench show PROTOCOL` explains them."
             )
-        tasks = [Task(m, b, _options(b, options), readout) for m in models for b in benchmarks]
+        pairs = [b for b in benchmarks if compares(b)]
+        if pairs and against is None and len(pairs) == len(benchmarks):
+            raise UsageError(f"{pairs[0].card.name} compares two models: name the other with --against MODEL.")
+        if against is not None and not pairs:
+            raise UsageError("--against names the other model of a comparison, and no benchmark here compares two.")
+        tasks = [
+            Task(m, b, _options(b, options), readout, against=against if b in pairs else None)
+            for m in models
+            for b in benchmarks
+        ]
         missing: dict[str, None] = {}
         jobs: dict[Path, Job] = {}
         for task in tasks:
             try:
-                available = task.model.available()
                 for name, need in task.benchmark.needs().items():
-                    job = self.job(task.model, need if readout is None else _read_as(need, readout))
+                    model = task.against if need.against else task.model
+                    if model is None:
+                        raise NotApplicable("It compares two models: name the other with --against MODEL.")
+                    job = self.job(model, need if readout is None else _read_as(need, readout))
                     task.jobs[name] = job = jobs.setdefault(job.address.folder, job)
-                    if available != "here" and job.address.missing() and (error := task.model.missing_weights()):
+                    if model.available() != "here" and job.address.missing() and (error := model.missing_weights()):
                         raise error
+            except NotApplicable as error:
+                task.error, task.inapplicable = str(error), True
             except MissingError as error:
                 task.error = str(error)
                 missing[str(error)] = None
             except Exception as error:  # a stranger's needs() or items() may raise anything
                 task.error = said(error)
         return Plan(tasks, list(jobs.values()), list(missing))
+
+
+def compares(benchmark: Benchmark) -> bool:
+    """Whether a benchmark compares two models; what a stranger's needs() raises is said later, by its task."""
+    try:
+        return any(need.against for need in benchmark.needs().values())
+    except Exception:
+        return False
 
 
 def _read_as(need: Need, readout: str) -> Need:
@@ -189,6 +218,13 @@ def _options(benchmark: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
     return card.complete({**benchmark.card.options, **own})
 
 
+def against_of(task: Task) -> str:
+    """The other model as name@fingerprint; "" where there is none."""
+    needs = task.benchmark.needs()
+    other = next((job for n, job in task.jobs.items() if needs[n].against), None)
+    return "" if other is None else f"{other.extractor.card.name}@{other.address.about['model-fingerprint']}"
+
+
 def benchmark_fingerprint(task: Task) -> str:
     """Protocol, options, metric, readouts, datasets: all that makes this question another question."""
     protocol = task.benchmark.protocol
@@ -203,5 +239,6 @@ def benchmark_fingerprint(task: Task) -> str:
             "options": task.options,
             "needs": needs,
             "datasets": {n: job.index.rows for n, job in task.jobs.items()},
+            **({"against": against_of(task)} if task.against else {}),
         }
     )

@@ -20,7 +20,7 @@ from .extractor import parts_of, side
 from .intervals import intervals, majority
 from .pixels import Pixels
 from .places import Places
-from .plan import Plan, Task, benchmark_fingerprint
+from .plan import Plan, Task, against_of, benchmark_fingerprint
 from .pool import of_items, pool, spread
 from .precomputed import Precomputed
 from .table import Table
@@ -80,9 +80,10 @@ class Runner:
                 if not task.error:
                     self._attempt(task)
                 elif task.error not in plan.missing:
-                    self.outcome.fail(task, DataError(task.error))
+                    self.outcome.fail(task, (NotApplicable if task.inapplicable else DataError)(task.error))
             self.loaded.clear()
-            tasks[0].model._module = None  # the next model needs the memory
+            for model in {id(m): m for t in tasks for m in (t.model, t.against) if m is not None}.values():
+                model._module = None  # the next model needs the memory
         return self.outcome
 
     def _attempt(self, task: Task) -> None:
@@ -154,6 +155,9 @@ class Runner:
             emb = join(X, ~broken, job, spread(job.index), label)
         else:
             emb = join(*pool(X, ~broken, job.index), job, job.index.items, label)
+        address = job.address.folder
+        name = f"{address.name}-{need.readout.replace('|', '-or-')}-{need.rows}"
+        emb = replace(emb, scratch=self.places.home / "scratch" / address.parent.name / name)
         return emb if not need.online else replace(emb, pixels=self._pixels(job, need.readout, emb))
 
     def _pixels(self, job: Job, readout: str, emb: Embeddings) -> Pixels:
@@ -216,7 +220,7 @@ class Runner:
         what = f"scoring {task.model.card.name} on {benchmark.card.name}"
         self.watch(what, 0, 0)
         named = {n: self.embeddings(job, _as_asked(needs[n], task), label) for n, job in task.jobs.items()}
-        emb = named[""] if list(named) == [""] else named
+        emb = _one(named) if set(named) <= {"", "against"} else named
         start = time.perf_counter()
         passes_options = benchmark.protocol is not None and type(benchmark).score is Benchmark.score
         scores = Scores.of(benchmark.score(emb, **task.options) if passes_options else benchmark.score(emb))
@@ -249,7 +253,6 @@ class Runner:
                 f"{card.name}: score() gave {', '.join(summaries)}, and the card's metric is {card.metric!r}. Make them agree."
             )
         how = intervals(summaries, scores.predictions, emb)
-        given = () if isinstance(job.extractor, Precomputed) else store.given_readouts(job.address)
         return {
             "model": {
                 **plain(task.model.card),
@@ -263,9 +266,11 @@ class Runner:
                 "ddof": ddof,
             },
             "readout": {
-                n: "+".join(parts_of(task.readout or need.readout, task.model.card, given)) or "given"
+                n: "+".join(parts_of(task.readout or need.readout, task.jobs[n].extractor.card, _given(task.jobs[n])))
+                or "given"
                 for n, need in task.benchmark.needs().items()
             },
+            "against": against_of(task) or None,
             "dataset": {
                 **plain(job.index.dataset.card),
                 "fingerprint": job.index.rows,
@@ -292,6 +297,20 @@ class Runner:
             "peak_memory_mb": environment.peak_memory_mb(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
+
+
+def _one(named: dict[str, Embeddings]) -> Embeddings:
+    """The rows of a model, beside them those of the other where there is one."""
+    emb, other = named[""], named.get("against")
+    if other is None:
+        return emb
+    if not np.array_equal(emb.id, other.id):
+        raise DataError(f"{emb.dataset}: the two models have rows of other tiles; some were broken. Embed them again.")
+    return replace(emb, X2=other.X)
+
+
+def _given(job: Job) -> tuple[str, ...]:
+    return () if isinstance(job.extractor, Precomputed) else store.given_readouts(job.address)
 
 
 def _as_asked(need: Need, task: Task) -> Need:

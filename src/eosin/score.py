@@ -87,10 +87,21 @@ def from_file(path: Path) -> Embeddings:
         target=target,
         target_names=tuple(f"target {i}" for i in range(target.shape[1])) if target is not None else (),
         classes=classes,
-        table={k: v for k, v in arrays.items() if k not in ("X", "y", "classes", "image", "mask", "mean", "std")},
+        table={k: v for k, v in arrays.items() if k not in ("X", "X2", "y", *KNOWN[-5:])},
         dataset=path.name,
         pixels=_pixels(path, arrays),
+        X2=_other(path, arrays, len(X)),
     )
+
+
+def _other(path: Path, arrays: Mapping[str, np.ndarray], n: int) -> np.ndarray | None:
+    """`X2`, the other model's rows."""
+    if "X2" not in arrays:
+        return None
+    X2 = arrays["X2"]
+    if X2.ndim != 2 or X2.dtype.kind not in "fiu" or len(X2) != n:
+        raise DataError(f"{path}: X2 has shape {X2.shape} of {X2.dtype}, not ({n}, d) numbers: row i is the same tile.")
+    return X2.astype(np.float32, copy=False)
 
 
 def _pixels(path: Path, arrays: Mapping[str, np.ndarray]) -> Pixels | None:

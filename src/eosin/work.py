@@ -80,6 +80,7 @@ def engine(o: dict[str, Any], shard: tuple[int, int] = (1, 1)) -> Any:
 @click.option("--option", "options", multiple=True, callback=pairs, help="A protocol's option, as k=15; recorded.")
 @click.option("--folds", help="Short for --option folds=…: paper, grouped, site.")
 @click.option("--readout", help="cls, mean, cls+mean, pooled or grid instead of what the benchmark asks for.")
+@click.option("--against", help="The other model, for benchmarks that compare two (CKA).")
 @click.option(
     "--available", is_flag=True, help="Run what is there and report the rest as missing, instead of stopping."
 )
@@ -106,7 +107,8 @@ def run(**o: Any) -> None:
     models = chosen_models(desk, o)
     benchmarks = [desk.catalogue.benchmark(n) for n in dict.fromkeys(names)]
     planner = Planner(desk.catalogue, desk.places, console.watch)
-    plan = planner.plan(models, benchmarks, options, o["readout"])
+    against = desk.catalogue.model(o["against"], precision=o["precision"]) if o["against"] else None
+    plan = planner.plan(models, benchmarks, options, o["readout"], against)
     console.finish()
     if o["dry_run"]:
         return show_plan(console, plan)
