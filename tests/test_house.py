@@ -30,10 +30,39 @@ FLOORS = [
         "coordinates",
         "overview",
     },
-    {"metrics", "cka", "similarity", "probes", "logistic", "descent", "folds", "stats", "intervals", "measure"},
-    {"store", "claims", "outputs", "forward", "index", "pool", "embed", "plugins", "precomputed"},
-    {"plan", "run", "score", "leaderboard", "checkup", "template", "fetch"},
-    {"console", "cli", "work", "look", "materials", "cut"},
+    {
+        "metrics",
+        "cka",
+        "similarity",
+        "joint",
+        "augment",
+        "probes",
+        "logistic",
+        "descent",
+        "folds",
+        "stats",
+        "intervals",
+        "measure",
+    },
+    {
+        "store",
+        "claims",
+        "outputs",
+        "forward",
+        "index",
+        "pool",
+        "embed",
+        "plugins",
+        "precomputed",
+        "distill",
+        "trainset",
+        "processes",
+        "checkpoint",
+        "watchtower",
+        "graduate",
+    },
+    {"plan", "run", "score", "lesson", "leaderboard", "checkup", "template", "fetch"},
+    {"console", "cli", "work", "look", "materials", "cut", "teach"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 # a library, and the files of the core that may import it
@@ -48,7 +77,12 @@ CONFINED = {
     "huggingface_hub": {"checkup"},
     "pluggy": {"hookspecs", "plugins"},
 }
-NETWORKS = {"towers"}  # files of torch modules, which only build() imports; the test of looking holds that
+NETWORKS = {
+    "attention",
+    "decoders",
+    "projector",
+    "towers",
+}  # files of torch modules, which only build() imports; the test of looking holds that
 HEAVY = {"torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "h5py", "transformers", "huggingface_hub", "PIL"}
 
 

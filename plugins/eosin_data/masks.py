@@ -38,6 +38,15 @@ def read_mask(path: Path, allowed: Sequence[int]) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
+def mark_of(path: Path) -> tuple[int, int]:
+    """When a file was changed and its size: what a mask that is kept in memory was made of. DataError when it is gone."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Copy it there again.") from error
+    return stat.st_mtime_ns, stat.st_size
+
+
 def vote(maps: Sequence[np.ndarray], n_classes: int, ties: str = "drop") -> np.ndarray:
     """The class that most maps give each pixel.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,14 @@ class Tree:
             f"`bench data where {self.dataset.name}` says how to get it."
         )
 
+    def nearest(self, wanted: Callable[[Path], bool], name: str = "", depth: int = 3) -> Path | None:
+        """The nearest folder that is wanted, rather one called `name`; others are copies, each named in a warning."""
+        found = [f for f in self.below(depth=depth) if wanted(f)] if self.root.is_dir() else []
+        best = min(found, key=lambda f: name not in f.relative_to(self.root).parts, default=None) if name else None
+        best = best or next(iter(found), None)
+        self.warnings += [f"{self.relative(f)} is a second copy and was passed over" for f in found if f != best]
+        return best
+
     def relative(self, file: Path) -> str:
         return file.relative_to(self.root).as_posix()
 
@@ -86,6 +95,11 @@ class Tree:
         if found < official:
             self.warnings.append(f"{found:,} {what} of the official {official:,}: a subset or a partial download")
 
+    def compare_md5(self, file: Path, md5: str) -> None:
+        """A warning when a small file is not the official one, byte for byte."""
+        if hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+            self.warnings.append(f"{self.relative(file)} is not the official file, whose md5 is {md5}")
+
     def once(self, seen: dict[Any, Path], key: Any, file: Path) -> None:
         """Remember a file by what it is; DataError naming both when it is there already."""
         if key in seen:
@@ -94,7 +108,11 @@ class Tree:
 
     def table(self, rows: Iterable[Mapping[str, Any]], classes: tuple[str, ...], **counts: int) -> eosin.Table:
         """The rows as a table: the card's mpp where a row has none, a warning for each class without rows."""
-        table = eosin.Table.of(rows, classes=classes, warnings=self.warnings, watched=tuple(self.watched))
+        return self.finish(eosin.Table.of(rows, classes=classes), **counts)
+
+    def finish(self, table: eosin.Table, **counts: int) -> eosin.Table:
+        """The table with what was seen on the way; DataError when it is empty."""
+        table.warnings, table.watched = self.warnings, tuple(self.watched)
         table.counts = {k: int(v) for k, v in counts.items()}
         if not len(table):
             raise self.fail(
@@ -103,8 +121,9 @@ class Tree:
             )
         if self.dataset.card.mpp:
             table.columns["mpp"] = np.where(np.isfinite(table["mpp"]), table["mpp"], self.dataset.card.mpp)
-        present = set(table["label"].tolist())
-        table.warnings += [f"class {c} has no items" for i, c in enumerate(classes) if i not in present]
+        if table.known("label") is not None:  # where pixels have labels, tiles have none
+            present = set(table["label"].tolist())
+            table.warnings += [f"class {c} has no items" for i, c in enumerate(table.classes) if i not in present]
         return table
 
 

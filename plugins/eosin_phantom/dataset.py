@@ -57,12 +57,15 @@ class Phantom(eosin.Manifest):
 
     def twin(self, name: str) -> Callable[[Path, int], None] | None:
         """What writes a miniature of the public dataset `name` into a folder, from a seed; None where there is none."""
-        from . import twins, twins_prostate
+        from . import twins, twins_eva, twins_eva_slides, twins_prostate, twins_robustness
         from .publish import publish
 
         build = {
             "tils": twins.tils, "tp53": twins.tp53, "idc": twins.idc, "bracs": twins.bracs, "breakhis": twins.breakhis,
             "gleason2019": twins_prostate.gleason2019, "aggc": twins_prostate.aggc, "chimera": twins_prostate.chimera,
+            "bach": twins_eva.bach, "crc": twins_eva.crc, "mhist": twins_eva.mhist, "pcam": twins_eva.pcam,
+            "consep": twins_eva.consep, "monusac": twins_eva.monusac, **twins_eva_slides.TWINS,
+            "tiger": twins_robustness.tiger, "plism": twins_robustness.plism,
         }.get(name)  # fmt: skip
         if build is None:
             return None

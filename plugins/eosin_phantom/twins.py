@@ -27,11 +27,18 @@ SITES = ("A1", "A2", "AR", "BH", "E2", "OL")  # TCGA's tissue source sites; each
 def tile(
     seed: int, key: str, tissues: Sequence[str], size: tuple[int, int], patient: str, centre: int = 0
 ) -> np.ndarray:
-    """A picture (h, w, 3) uint8 of one tissue, or of two side by side.
+    """A picture (h, w, 3) uint8 of one tissue, or of two side by side: the picture of a `piece`."""
+    return piece(seed, key, tissues, size, patient, centre)[0]
+
+
+def piece(
+    seed: int, key: str, tissues: Sequence[str], size: tuple[int, int], patient: str, centre: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A picture (h, w, 3) uint8, its nuclei (h, w) int32 (0 none, then 1, 2, …) and the number of the tissue at each pixel.
 
     Args:
-        key: makes it unlike any other of the same seed. size: (width, height) px. patient: whose tissue. centre: number
-            of the laboratory and scanner.
+        key: makes it unlike any other of the same seed. tissues: none is bare glass. size: (width, height) px.
+        patient: whose tissue. centre: number of the laboratory and scanner.
     """
     rng = generator(seed, "twin", key)
     width, height = size
@@ -39,8 +46,10 @@ def tile(
     if len(tissues) > 1:
         slope = np.linspace(-0.5, 0.5, width)[None] + 0.2 * noise(rng, (height, width), 16.0)
         first = np.clip((slope + rng.uniform(-0.15, 0.15)) * width / 6 + 0.5, 0.0, 1.0)
-    piece = field(rng, dict(zip(tissues, (first, 1.0 - first), strict=False)), _patient(seed, patient))
-    return _picture(piece, list(CENTRES)[centre % len(CENTRES)], rng, 1.0, _dose(seed, patient))
+    weights = dict(zip(tissues, (first, 1.0 - first), strict=False)) or {"fat": np.zeros((height, width))}
+    drawn = field(rng, weights, _patient(seed, patient))
+    picture = _picture(drawn, list(CENTRES)[centre % len(CENTRES)], rng, 1.0, _dose(seed, patient))
+    return picture, drawn.nuclei, (first < 0.5).astype(np.int64)
 
 
 def save(path: Path, picture: np.ndarray) -> None:

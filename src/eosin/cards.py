@@ -64,6 +64,7 @@ class ModelCard(Card):
     seen: tuple[str, ...] = note(("unknown",))
     how: str = note()
     sha256: str = note()
+    distilled: dict = note(dict)
     description: str = note()
 
     word: typing.ClassVar[str] = "model"
@@ -164,6 +165,20 @@ def _number(text: str) -> Any:
     return text
 
 
+def _options(given: Mapping[str, Any]) -> dict[str, Option]:
+    return {
+        k: v if isinstance(v, Option) else Option(**v) if isinstance(v, Mapping) else Option(v)
+        for k, v in given.items()
+    }
+
+
+def _completed(name: str, options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
+    wrong = [k for k in given if k not in options]
+    if wrong:
+        raise UsageError(f"{name} has no option {', '.join(wrong)}. Its options: {', '.join(options) or 'none'}.")
+    return {k: o.read(name, k, given[k]) if k in given else o.default for k, o in options.items()}
+
+
 @dataclass(frozen=True)
 class ProtocolCard(Card):
     """A named, versioned, complete way from embeddings to scores. `name` carries the version: `g2l-knn@1`.
@@ -190,22 +205,14 @@ class ProtocolCard(Card):
         number = self.version if self.version is not None else int(version) if version.isdigit() else 1
         if version and version != str(number):
             raise self.fail("name", f"ends in a version such as {base}@1, and version says {number}.")
-        options = {
-            k: v if isinstance(v, Option) else Option(**v) if isinstance(v, Mapping) else Option(v)
-            for k, v in self.options.items()
-        }
+        options = _options(self.options)
         object.__setattr__(self, "name", f"{base}@{number}")
         object.__setattr__(self, "version", number)
         object.__setattr__(self, "options", options)
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every option with its value; UsageError for an unknown name or a value that is not allowed."""
-        wrong = [k for k in given if k not in self.options]
-        if wrong:
-            raise UsageError(
-                f"{self.name} has no option {', '.join(wrong)}. Its options: {', '.join(self.options) or 'none'}."
-            )
-        return {k: o.read(self.name, k, given[k]) if k in given else o.default for k, o in self.options.items()}
+        return _completed(self.name, self.options, given)
 
 
 @dataclass(frozen=True)
@@ -242,7 +249,10 @@ class BenchmarkCard(Card):
 
 @dataclass(frozen=True)
 class RecipeCard(Card):
-    """How to distil a teacher into a student: every hyperparameter, with the paper's value as default."""
+    """How to distil a teacher into a student: every hyperparameter an Option, with the paper's value as default.
+
+    `steps` and `batch_size` (over all processes) are options of every recipe.
+    """
 
     kind: str = "class"
     options: dict = field(default_factory=dict)
@@ -250,6 +260,17 @@ class RecipeCard(Card):
     description: str = note()
 
     word: typing.ClassVar[str] = "recipe"
+
+    def check(self) -> None:
+        usual = {
+            "steps": Option(10_000, doc="Steps of the optimiser, and the horizon of the schedules."),
+            "batch_size": Option(32, doc="Tiles a step, over all processes."),
+        }
+        object.__setattr__(self, "options", _options({**usual, **self.options}))
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every option with its value; UsageError for an unknown name or a value that is not allowed."""
+        return _completed(self.name, self.options, given)
 
 
 @dataclass(frozen=True)

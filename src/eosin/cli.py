@@ -27,6 +27,7 @@ COMMANDS = {
     "data": ("materials", "Say where data come from, index and check them."),
     "tile": ("cut", "Find tissue on slides, lay a grid over it, write coordinates and a picture a slide."),
     "store": ("materials", "Look into, check and tidy the stored embeddings."),
+    "distill": ("teach", "Make a student of a teacher: the result is a model like any other."),
     "leaderboard": ("look", "Print the table of all records."),
     "plugins": ("look", "List the installed plugins, also those that fail."),
     "new": ("materials", "Write a new plugin distribution, with a test, ready to publish."),
@@ -44,18 +45,18 @@ class Bench(click.Group):
         if name in COMMANDS:
             module = import_module(f".{COMMANDS[name][0]}", __package__)
             return module.COMMANDS[name]
-        return self._foreign().get(name)
+        return self._foreign(asked=True).get(name)
 
-    def _foreign(self) -> dict[str, click.Command]:
-        """Commands of plugins. Ours cannot be replaced."""
+    def _foreign(self, asked: bool = False) -> dict[str, click.Command]:
+        """Commands of plugins. Ours cannot be replaced. A list loads strangers' plugins only, a name `asked` for all."""
         if not hasattr(self, "_found"):
             from importlib.metadata import entry_points
 
-            self._found: dict[str, click.Command] = {}
-            if any(e.dist is None or e.dist.name != "eosin" for e in entry_points(group="eosin")):
-                from .plugins import Catalogue
+            if not asked and all(e.dist is not None and e.dist.name == "eosin" for e in entry_points(group="eosin")):
+                return {}
+            from .plugins import Catalogue
 
-                self._found = Catalogue().commands()
+            self._found: dict[str, click.Command] = Catalogue().commands()
         return self._found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -47,7 +47,7 @@ class Console:
         elif text:
             print(text)
 
-    def watch(self, what: str, done: int, total: int) -> None:
+    def watch(self, what: str, done: int, total: int, note: str = "") -> None:
         """Progress of one piece of work; a bar with rate and time left on a terminal, a line now and then elsewhere."""
         now = time.monotonic()
         if what != self.what:
@@ -58,17 +58,17 @@ class Console:
         if self.quiet or total <= 0 or now - self.began < SHOW_AFTER and done < total:
             return
         if self.live:
-            self._draw(what, done, total)
+            self._draw(what, done, total, note)
         elif now - self.said > PLAIN_EVERY:
             self.said = now
             rate = done / max(now - self.began, 1e-9)
             print(
-                f"{what}: {done} of {total}, {rate:.1f}/s, {(total - done) / max(rate, 1e-9):.0f} s left",
+                f"{what}: {done} of {total}, {rate:.1f}/s, {(total - done) / max(rate, 1e-9):.0f} s left{', ' * bool(note)}{note}",
                 file=sys.stderr,
                 flush=True,
             )
 
-    def _draw(self, what: str, done: int, total: int) -> None:
+    def _draw(self, what: str, done: int, total: int, note: str = "") -> None:
         if self.bar is None:
             if done >= total:
                 return
@@ -86,7 +86,7 @@ class Console:
             self.bar.start()
             self.row = self.bar.add_task(what, total=total, rate="")
         rate = done / max(time.monotonic() - self.began, 1e-9)
-        self.bar.update(self.row, completed=done, total=total, description=what, rate=f"{rate:.1f}/s")
+        self.bar.update(self.row, completed=done, total=total, description=what, rate=f"{rate:.1f}/s {note}")
 
     def finish(self) -> None:
         """Take the bar away."""

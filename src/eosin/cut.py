@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from .cli import Desk, common
 from .coordinates import Coordinates, find, read, write
 from .errors import DataError, EosinError, UsageError
 from .files import publish
-from .slides import SUFFIXES, Slide
+from .slides import SUFFIXES, Slide, slides_at
 from .tiling import RULES, Tiling, cut, fit
 
 
@@ -85,22 +84,6 @@ def tile(slides: tuple[str, ...], **o: Any) -> None:
     errors = [{"slide": str(p), "error": failed[p]} for p in paths if p in failed]
     desk.console.fact({"out": str(out), "tiles": sum(r["tiles"] for r in rows), "slides": rows, "failed": errors})
     sys.exit(1 if failed else 0)
-
-
-def slides_at(place: Path) -> Iterator[Path]:
-    """The slides at a path, sorted: a file as it is; of a folder, what ends like a slide, at any depth.
-
-    Hidden files and __MACOSX are passed over; of the many files of one DICOM slide (a folder) only the largest is taken.
-    """
-    if not place.is_dir():
-        yield place
-        return
-    found = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
-    seen = [p for p in found if not any(s.startswith(".") or s == "__MACOSX" for s in p.relative_to(place).parts)]
-    largest = {
-        p.parent: p for p in sorted((p for p in seen if p.suffix.lower() == ".dcm"), key=lambda p: p.stat().st_size)
-    }
-    yield from (p for p in seen if p.suffix.lower() != ".dcm" or largest[p.parent] == p)
 
 
 def _one(path: Path, out: Path, tiling: Tiling, o: dict[str, Any]) -> dict[str, Any]:

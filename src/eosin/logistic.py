@@ -161,7 +161,9 @@ class _Solver:
                 ):
                     now[:, i] = w
                     head = w[:-1].double()
-                    if norm is not None and ratios is not None and len(axes) > axes.shape[1]:  # the lightest weights that give these logits
+                    if (
+                        norm is not None and ratios is not None and len(axes) > axes.shape[1]
+                    ):  # the lightest weights that give these logits
                         head = axes @ (norm[i] @ head) / ratios[i][:, None]
                     else:
                         head = axes @ head

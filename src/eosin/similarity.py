@@ -151,30 +151,133 @@ def neighbour_types(
     slide: Any = None,
     ks: Sequence[int] = (3, 5, 10, 20),
     exclude_same_slide: bool = False,
+    distance: str = "cosine",
 ) -> dict[int, np.ndarray]:
     """For each tile, how many of its k nearest are of the same or another class and centre: (n, 4) SS, SO, OS, OO.
 
-    The nearest by cosine, in float64, never the tile itself. Neighbours that tie for the last places (within 1e-12)
-    share them, so a count may be a fraction and does not depend on the order of rows; a tile with fewer than k
-    candidates counts those it has. See `robustness_counts` for arguments and errors.
+    The nearest in float64, never the tile itself. Neighbours that tie for the last places (within 1e-12) share them,
+    so a count may be a fraction and does not depend on the order of rows; a tile with fewer than k candidates counts
+    those it has. `distance` is cosine or euclidean. See `robustness_counts` for the other arguments and errors.
     """
-    X = matrix(X, "X")
     if exclude_same_slide and slide is None:
         raise DataError("exclude_same_slide needs to know the slides. Give `slide`, one value a row, or leave it out.")
-    label, centre = codes(label, "label", len(X)), codes(centre, "centre", len(X))
-    barred = codes(slide, "slide", len(X)) if exclude_same_slide else np.arange(len(X))
-    x, n = _unit_rows(X, "X", np.float64), len(X)
-    counts = {k: np.zeros((n, 4)) for k in ks}
-    for rows in blocks(n, max(1, min(BLOCK, 2**22 // n))):
-        sim = x[rows] @ x.T
-        sim[barred[rows, None] == barred] = -np.inf
-        cut = _largest(sim, min(max(ks), n)).min(1)
-        query, near = np.nonzero((sim >= cut[:, None] - SAME) & (sim > -np.inf))
+    X = matrix(X, "X")
+    barred = slide if exclude_same_slide else np.arange(len(X))
+    return neighbour_types_of(X, label, centre, [barred], ks, distance)[0]
+
+
+def neighbour_types_of(
+    X: Any, label: Any, centre: Any, barred: Sequence[Any], ks: Sequence[int], distance: str = "cosine"
+) -> list[dict[int, np.ndarray]]:
+    """`neighbour_types` under several rules of exclusion, from one pass over the similarities.
+
+    Args:
+        barred: for each rule (n,) values; rows of equal value are no neighbours. All different: only the tile itself.
+    """
+    X = matrix(X, "X")
+    n = len(X)
+    label, centre = codes(label, "label", n), codes(centre, "centre", n)
+    rules = [codes(b, "slide", n) for b in barred]
+    counts = [{k: np.zeros((n, 4)) for k in ks} for _ in rules]
+    for rows, rule, query, near, closeness in _near(X, rules, ks, distance):
         kind = 2 * (label[rows][query] != label[near]) + (centre[rows][query] != centre[near])
         for k in ks:
-            share = _places(sim[query, near], query, k)
-            counts[k][rows] = np.bincount(4 * query + kind, share, 4 * len(sim)).reshape(-1, 4)
+            share = _places(closeness, query, k)
+            size = rows.stop - rows.start
+            counts[rule][k][rows] = np.bincount(4 * query + kind, share, 4 * size).reshape(-1, 4)
     return counts
+
+
+Near = tuple[slice, int, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _near(X: np.ndarray, rules: list[np.ndarray], ks: Sequence[int], distance: str) -> Iterator[Near]:
+    """Blocks of queries, number of the rule, and pairs: query within the block, near row, how close they are.
+
+    Among the pairs are each query's max(ks) nearest and all that tie with the last. Float32 finds and orders them; where
+    two or more lie within its rounding of a kth place, float64 says how close these are.
+    """
+    n, space = len(X), _Space(X, distance)
+    last = n - min(max(ks), n)
+    for rows in blocks(n, max(1, min(BLOCK, 2**22 // n))):
+        sim = space.roughly(rows)
+        for rule, bar in enumerate(rules):
+            allowed = np.where(bar[rows, None] == bar, np.float32(-np.inf), sim)
+            cut = np.partition(allowed, last, axis=1)[:, last]
+            query, near = np.nonzero((allowed >= cut[:, None] - space.margin) & (allowed > -np.inf))
+            closeness = allowed[query, near].astype(np.float64)
+            unsure = np.flatnonzero(_unsure(closeness, query, ks, space.margin))
+            closeness[unsure] = space.exactly(rows, query[unsure], near[unsure])
+            yield rows, rule, query, near, closeness
+
+
+def _unsure(closeness: np.ndarray, query: np.ndarray, ks: Sequence[int], margin: float) -> np.ndarray:
+    """(pairs,) whether another pair of the same query is as near to one of its kth places, to within the margin."""
+    found = np.zeros(len(query), bool)
+    if not len(query):
+        return found
+    number = np.bincount(query)
+    first, order = np.cumsum(number) - number, np.lexsort((-closeness, query))
+    for k in ks:
+        kth = closeness[order[(first + np.minimum(k, number) - 1).clip(0)]]
+        close = np.abs(closeness - kth[query]) <= margin
+        found |= close & (np.bincount(query, close)[query] > 1)
+    return found
+
+
+class _Space:
+    """How close rows are: by cosine, or by minus half the squared distance in units of the farthest row from the mean."""
+
+    def __init__(self, X: np.ndarray, distance: str) -> None:
+        if distance not in ("cosine", "euclidean"):
+            raise DataError(f"distance is cosine or euclidean, not {distance!r}. Give one of them.")
+        self.X, self.euclidean = X, distance == "euclidean"
+        self.margin = (5 if self.euclidean else 2.5) * FLOAT32
+        if self.euclidean:
+            self.middle = X.mean(0, dtype=np.float64)
+            self.far = max((float(_norms(X[r] - self.middle).max()) for r in blocks(len(X))), default=0.0) or 1.0
+        self.rows = np.empty(X.shape, np.float32)
+        for r in blocks(len(X)):
+            self.rows[r] = self._placed(r, r.start)
+        self.half = np.einsum("ij,ij->i", self.rows, self.rows) / 2
+
+    def _placed(self, at: slice | np.ndarray, start: int = 0) -> np.ndarray:
+        return (self.X[at] - self.middle) / self.far if self.euclidean else unit(self.X[at], "X", start)
+
+    def roughly(self, rows: slice) -> np.ndarray:
+        sim: np.ndarray = self.rows[rows] @ self.rows.T
+        if self.euclidean:
+            sim -= self.half
+            sim -= self.half[rows, None]
+        return sim
+
+    def exactly(self, rows: slice, query: np.ndarray, near: np.ndarray) -> np.ndarray:
+        """(pairs,) float64; `query` counts from the block's first row, `near` from the first of all."""
+        own, out = self._placed(rows), np.empty(len(query))
+        if len(query) > 32 * len(self.X):  # ties everywhere: all of the block is cheaper than its pairs
+            for there in blocks(len(self.X)):
+                held = np.flatnonzero((near >= there.start) & (near < there.stop))
+                out[held] = self._closeness(own, self._placed(there))[query[held], near[held] - there.start]
+            return out
+        for part in blocks(len(query), max(1, 2**22 // self.X.shape[1])):
+            present, at = np.unique(near[part], return_inverse=True)
+            pair, placed = own[query[part]], self._placed(present)[at]
+            if self.euclidean:
+                placed -= pair
+                out[part] = -np.einsum("ij,ij->i", placed, placed) / 2
+            else:
+                out[part] = np.einsum("ij,ij->i", pair, placed)
+        return out
+
+    def _closeness(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        sim: np.ndarray = a @ b.T
+        if self.euclidean:
+            sim -= (a * a).sum(1)[:, None] / 2 + (b * b).sum(1) / 2
+        return sim
+
+
+def _norms(x: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("ij,ij->i", x, x))
 
 
 def _places(cosine: np.ndarray, query: np.ndarray, k: int) -> np.ndarray:

@@ -159,6 +159,22 @@ class Slide:
         return canvas
 
 
+def slides_at(place: Path) -> Iterator[Path]:
+    """The slides at a path, sorted: a file as it is; of a folder, what ends like a slide, at any depth.
+
+    Hidden files and __MACOSX are passed over; of the many files of one DICOM slide (a folder) only the largest is taken.
+    """
+    if not place.is_dir():
+        yield place
+        return
+    found = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+    seen = [p for p in found if not any(s.startswith(".") or s == "__MACOSX" for s in p.relative_to(place).parts)]
+    largest = {
+        p.parent: p for p in sorted((p for p in seen if p.suffix.lower() == ".dcm"), key=lambda p: p.stat().st_size)
+    }
+    yield from (p for p in seen if p.suffix.lower() != ".dcm" or largest[p.parent] == p)
+
+
 def slide_tiles(root: Path, items: Table, options: Mapping[str, Any]) -> Table:
     """The tiles of a dataset whose items are slides: one row a tile, in the order of the items.
 
@@ -167,7 +183,8 @@ def slide_tiles(root: Path, items: Table, options: Mapping[str, Any]) -> Table:
             does not say.
         options: those of `tiling.Tiling` (mpp, size, stride, rule, share, limit, seed), `slide_mpp` (level 0, over what
             the files say), and `coordinates`: a folder of `bench tile`, TRIDENT or the sampler (relative to root) to
-            take tiles from instead of looking for tissue; with `rescale` they get mpp and size about their centres.
+            take tiles from instead of looking for tissue; with `rescale` they get mpp and size about their centres;
+            `unreadable`: refuse (the default), or skip, with a warning that names each slide.
 
     Returns:
         id (`<item>@<x>,<y>`), item, source, x, y, w, h (level-0 pixels), px (pixels that are read), mpp (of these), and
@@ -176,7 +193,7 @@ def slide_tiles(root: Path, items: Table, options: Mapping[str, Any]) -> Table:
     Raises:
         DataError: slides that cannot be read, or have no coordinates, all named.
     """
-    own = {"coordinates", "slide_mpp", "rescale"}
+    own = {"coordinates", "slide_mpp", "rescale", "unreadable"}
     tiling = Tiling.of({k: v for k, v in options.items() if k not in own})
     folder = root / str(options["coordinates"]) if options.get("coordinates") else None
     rescale = bool(options.get("rescale"))
@@ -192,9 +209,12 @@ def slide_tiles(root: Path, items: Table, options: Mapping[str, Any]) -> Table:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(tiles_of, range(len(items))))
     bad = [text for text in found if isinstance(text, str)]
-    if bad:
+    good = [i for i, c in enumerate(found) if isinstance(c, Coordinates)]
+    if bad and (options.get("unreadable") != "skip" or not good):
         raise DataError(f"{len(bad)} of {len(items)} slides cannot be tiled:\n  " + "\n  ".join(bad))
-    return _joined(items, [c for c in found if isinstance(c, Coordinates)], folder)
+    table = _joined(items.rows(good), [c for c in found if isinstance(c, Coordinates)], folder)
+    table.warnings += [f"left out: {text}" for text in bad]
+    return table
 
 
 def _joined(items: Table, found: Sequence[Coordinates], folder: Path | None) -> Table:

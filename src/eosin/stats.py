@@ -116,6 +116,29 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     return float(v.mean() - half), float(v.mean() + half)
 
 
+def jackknife(statistic: Callable[[np.ndarray], float], units: Any, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a statistic of observations that share units, such as pairs of slides: whole ± t(m - 1) s.
+
+    s^2 = (m - 1) / m sum (without unit u - mean of these)^2 (Tukey 1958), where a unit goes with all of its observations.
+
+    Args:
+        statistic: a function of which observations count, (n,) bool. units: (n, c) what each is made of; m in all.
+
+    Returns:
+        (low, high); nan for fewer than three units, or where the statistic is undefined without one of them.
+    """
+    from scipy.special import stdtrit
+
+    units = array(units)
+    names = np.unique(units)
+    if len(names) < 3:
+        return NOTHING
+    without = np.array([statistic(~(units == u).any(1)) for u in names])
+    spread = np.sqrt((len(names) - 1) * without.var())
+    whole, half = statistic(np.ones(len(units), bool)), stdtrit(len(names) - 1, (1 + level) / 2) * spread
+    return float(whole - half), float(whole + half)
+
+
 def _expanded(level: float, groups: int) -> list[float]:
     """The two percentiles, moved outwards as far as t exceeds the normal and the plug-in spread falls short."""
     from scipy.special import ndtr, stdtrit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,11 @@ class Table:
 
     def __contains__(self, name: str) -> bool:
         return name in self.columns
+
+    def rows(self, which: Any) -> Table:
+        """Some of the rows: numbers or a mask."""
+        target = None if self.target is None else self.target[which]
+        return replace(self, columns={n: v[which] for n, v in self.columns.items()}, target=target)
 
     def known(self, name: str) -> np.ndarray | None:
         """The column, or None when it is absent or empty throughout."""

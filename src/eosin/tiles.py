@@ -1,10 +1,12 @@
-"""Reading pixels: an image file, a box of an image, a region of a slide, a row of an array, behind one reader."""
+"""Reading pixels: an image file, a box of one, a region of a slide, an HDF5 array or its row, a cell of a parquet file."""
 
 from __future__ import annotations
 
+import io
 import threading
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ARRAYS = (".h5", ".hdf5")
-OPEN_SLIDES = 4  # kept open by one reader, each with a cache of 32 MB
+OPEN_SLIDES = 4  # kept open by one reader, each with a cache of 32 MB; as many groups of rows of parquet files
 
 
 class BrokenTile(DataError):
@@ -36,10 +38,11 @@ class Reader:
     def __init__(self, root: Path, table: Table) -> None:
         self.root, self.table = root, table
         self.boxed = all(c in table for c in ("x", "y", "w", "h"))
-        self.rowed = "row" in table
+        self.rowed, self.keyed = "row" in table, "key" in table
         self.on_slides = self.boxed and "px" in table
         self.open = threading.local()
         self.slides: OrderedDict[Path, Slide] = OrderedDict()
+        self.shards: OrderedDict[Any, Any] = OrderedDict()
         self.lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -53,8 +56,8 @@ class Reader:
         table = self.table
         path = self.root / str(table["source"][i])
         try:
-            if self.rowed and table["row"][i] >= 0:
-                return self._row(path, i)
+            if self.rowed and table["row"][i] >= 0 or self.keyed and table["key"][i]:
+                return self._cell(path, i) if path.suffix == ".parquet" else self._row(path, i)
             if self.on_slides and table["px"][i] > 0:
                 return self._region(path, i)
             if self.boxed and table["w"][i] > 0:
@@ -86,14 +89,18 @@ class Reader:
             raise
 
     def _slide(self, path: Path) -> Slide:
-        """The open slide; those used longest ago are closed when no thread reads them any more."""
+        """The open slide."""
         with self.lock:
-            if path not in self.slides:
-                self.slides[path] = Slide(path)
-            self.slides.move_to_end(path)
-            while len(self.slides) > OPEN_SLIDES:
-                self.slides.popitem(last=False)
-            return self.slides[path]
+            return self._opened(self.slides, path, lambda: Slide(path))
+
+    def _opened(self, kept: OrderedDict[Any, Any], key: Any, opened: Callable[[], Any]) -> Any:
+        """What is open under the key; those used longest ago are closed when no thread reads them any more."""
+        if key not in kept:
+            kept[key] = opened()
+        kept.move_to_end(key)
+        while len(kept) > OPEN_SLIDES:
+            kept.popitem(last=False)
+        return kept[key]
 
     def _row(self, path: Path, i: int) -> Image:
         import h5py
@@ -102,16 +109,35 @@ class Reader:
         if getattr(self.open, "array_path", None) != path:
             self.open.file, self.open.array_path = h5py.File(path, "r"), path
         key = str(self.table["key"][i])
-        pixels = self.open.file[key][int(self.table["row"][i])]
+        row = int(self.table["row"][i]) if self.rowed else -1
+        pixels = self.open.file[key][row if row >= 0 else ()]  # no row: the array is one tile
         if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
             raise DataError(
                 f"{path.name}[{key}] holds {pixels.dtype} of shape {pixels.shape}, not uint8 (height, width, 3)"
             )
         return PILImage.fromarray(np.ascontiguousarray(pixels[..., :3]))
 
+    def _cell(self, path: Path, i: int) -> Image:
+        """The encoded image in one row of a parquet file: bytes, or Hugging Face's {"bytes": …, "path": …}."""
+        import pyarrow.parquet as parquet
 
-def load_rgb(path: Path) -> Image:
-    """An image file as 8-bit RGB, decoded whole.
+        key, row = str(self.table["key"][i]), int(self.table["row"][i])
+        with self.lock:
+            shard = self._opened(self.shards, path, lambda: parquet.ParquetFile(path))
+            ends = np.cumsum([shard.metadata.row_group(g).num_rows for g in range(shard.num_row_groups)])
+            group = int(np.searchsorted(ends, row, side="right"))
+            cells = self._opened(
+                self.shards, (path, key, group), lambda: shard.read_row_group(group, columns=[key]).column(key)
+            )
+        found = cells[row - int(ends[group - 1] if group else 0)].as_py()
+        content = found["bytes"] if isinstance(found, dict) else found
+        if not content:
+            raise DataError(f"{path.name} holds no image in row {row} of {key}; download it again")
+        return load_rgb(io.BytesIO(content))
+
+
+def load_rgb(path: Path | io.BytesIO) -> Image:
+    """An image file, or its bytes, as 8-bit RGB, decoded whole.
 
     Grey and palette images become RGB, transparent pixels white (glass); CMYK, LAB, float and 16-bit images are refused,
     since what they should look like in RGB is a guess; more than 2**28 pixels are refused unread.
@@ -129,7 +155,8 @@ def load_rgb(path: Path) -> Image:
         except PILImage.DecompressionBombError:
             raise DataError(f"has more than {MAX_PIXELS:,} pixels; cut it into tiles first") from None
         except PILImage.UnidentifiedImageError:
-            why = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not an image that Pillow can open"
+            empty = isinstance(path, Path) and path.stat().st_size == 0
+            why = "is empty (0 bytes)" if empty else "is not an image that Pillow can open"
             raise DataError(f"{why}; copy or download it again") from None
     with image:
         if image.width * image.height > MAX_PIXELS:

@@ -1,6 +1,7 @@
 """Views: named pure functions image -> image, the vocabulary of robustness.
 
-A name is a word and, for most, a strength: `jpeg-30`, `blur-1.5`, `brightness-1.2`, `stain-shift-0.2`, `rot90`.
+A name is a word and, for most, a strength: `jpeg-30`, `blur-1.5`, `brightness-1.2`, `stain-shift-0.2`, `scanner-1`,
+`rot90`.
 The same name gives the same pixels for the same image, everywhere.
 """
 
@@ -22,6 +23,9 @@ View = Callable[["Image"], "Image"]
 
 # Optical density of pure haematoxylin, eosin and their residual, rows of unit length (Ruifrok and Johnston 2001).
 STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+
+# How one camera's R, G, B read in another's: rows sum to 1, so that glass stays white. Chosen, not measured.
+SCANNER = np.array([[1.16, -0.10, -0.06], [-0.05, 1.09, -0.04], [0.04, -0.18, 1.14]])
 
 
 def _turn(method: str) -> View:
@@ -74,12 +78,22 @@ def stain_shift(image: Image, strength: float) -> Image:
     return PILImage.fromarray(np.clip(np.rint(255.0 * np.exp(-shifted)), 0, 255).astype(np.uint8))
 
 
+def scanner(image: Image, strength: float) -> Image:
+    """Another scanner's colours: a fixed 3 x 3 matrix on the values, of which 0 is none and 1 the whole; white stays."""
+    from PIL import Image as PILImage
+
+    mixed = np.eye(3) + strength * (SCANNER - np.eye(3))
+    values = np.asarray(image, np.float64) @ mixed.T
+    return PILImage.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
 # word -> (function, least, most)
 GRADED: dict[str, tuple[Callable[[Image, float], Image], float, float]] = {
     "jpeg": (jpeg, 1, 95),
     "blur": (blur, 0, 20),
     "brightness": (brightness, 0, 3),
     "stain-shift": (stain_shift, -1, 1),
+    "scanner": (scanner, -2, 2),
 }
 
 
