@@ -58,7 +58,9 @@ def main() -> None:
         seconds[way.__name__], cpu[way.__name__] = time.perf_counter() - start, time.process_time() - spent
         print(f"{way.__name__:6} {seconds[way.__name__]:7.2f} s, {cpu[way.__name__]:7.2f} CPU-s")
     same = all(np.array_equal(found["plain"][k], found["ours"][k]) for k in KS)
-    print(f"ratio {seconds['plain'] / seconds['ours']:.1f} ({cpu['plain'] / cpu['ours']:.1f} of CPU time), same counts: {same}")
+    print(
+        f"ratio {seconds['plain'] / seconds['ours']:.1f} ({cpu['plain'] / cpu['ours']:.1f} of CPU time), same counts: {same}"
+    )
 
 
 if __name__ == "__main__":

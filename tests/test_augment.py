@@ -163,3 +163,13 @@ def test_the_same_seed_gives_the_same_views(tiles):
 
     assert torch.equal(make(4), make(4)) and not torch.equal(make(4), make(5))
     assert make(4).min() >= 0 and make(4).max() <= 1 + 1e-6
+
+
+def test_views_stay_on_the_device_of_the_tiles(generator):
+    """The meta device computes nothing, and refuses to mix with another as a GPU does."""
+    x = torch.empty(6, 3, 20, 20, device="meta")
+    x = augment.resized_crop(augment.random_crop(x, 16, generator), 12, (0.3, 1), (3 / 4, 4 / 3), generator)
+    x = augment.jitter(augment.flip(x, generator, 1.0), generator, 1.0, 0.4, 0.4, 0.2, 0.1)
+    x = augment.grey(augment.blur(x, generator, 1.0, 9, (0.1, 2)), generator, 1.0)
+    x = augment.solarise(x, generator, 1.0)
+    assert x.device.type == "meta" and x.shape == (6, 3, 12, 12)

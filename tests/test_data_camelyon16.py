@@ -8,6 +8,7 @@ import pytest
 from eosin.errors import CardError, DataError
 from eosin.plugins import Catalogue
 from eosin_data.camelyon16 import OFFICIAL, VAL, Camelyon16
+from helpers import bench
 from slide_files import pyramid, tissue
 
 TRAIN = ("normal/normal_001", "normal/normal_010", "tumor/tumor_002", "tumor/tumor_109")
@@ -59,7 +60,9 @@ def test_the_whole_set_has_216_54_129(tmp_path):
     tests = [f"test_{n:03d}" for n in range(1, 131) if n != 49]
     for name in tests:
         touch(tmp_path / "testing" / "images" / f"{name}.tif")
-    (tmp_path / "testing" / "reference.csv").write_text("".join(f"{t},{'Tumor' if i < 49 else 'Normal'}\n" for i, t in enumerate(tests)))
+    (tmp_path / "testing" / "reference.csv").write_text(
+        "".join(f"{t},{'Tumor' if i < 49 else 'Normal'}\n" for i, t in enumerate(tests))
+    )
     table = read(tmp_path)
     splits, counts = np.unique(table["split"], return_counts=True)
     assert dict(zip(splits, counts, strict=True)) == {"train": 216, "val": 54, "test": 129}
@@ -148,7 +151,9 @@ def test_small_is_a_prefix_of_full(tmp_path):
     shelf = Catalogue().datasets
     cards = {name: shelf.get(name, "").card for name in ("camelyon16", "camelyon16-full")}
     assert [c.options["limit"] for c in cards.values()] == [1000, 10_000]
-    assert all({"mpp": 0.25, "size": 224, "rule": "eva", "seed": 42}.items() <= c.options.items() for c in cards.values())
+    assert all(
+        {"mpp": 0.25, "size": 224, "rule": "eva", "seed": 42}.items() <= c.options.items() for c in cards.values()
+    )
     of = {}
     for limit in (0, 3, 7):
         dataset = Camelyon16("camelyon16", options={**cards["camelyon16"].options, "size": 32, "limit": limit})
@@ -159,3 +164,14 @@ def test_small_is_a_prefix_of_full(tmp_path):
         assert of[3][slide] == of[7][slide][:3] and len(of[7][slide]) == 7
         assert set(of[7][slide]) <= set(whole)
     assert set(tiles["split"].tolist()) == {"train", "val"} and set(tiles["px"].tolist()) == {32}
+
+
+@pytest.mark.slow
+def test_the_miniature_is_read_like_the_original(tmp_path):
+    assert bench("data", "phantom", "camelyon16", "--out", tmp_path).code == 0
+    dataset = Catalogue().datasets.get("camelyon16", "")
+    items = dataset.items(tmp_path / "camelyon16")
+    splits, counts = np.unique(items["split"], return_counts=True)
+    assert dict(zip(splits.tolist(), counts.tolist(), strict=True)) == {"test": 6, "train": 12, "val": 6}
+    tiles = dataset.tiles(tmp_path / "camelyon16", items)
+    assert set(tiles["item"].tolist()) == set(items["id"].tolist()), "every slide has tissue"

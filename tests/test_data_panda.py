@@ -12,6 +12,7 @@ import pytest
 from eosin.errors import CardError, DataError
 from eosin.plugins import Catalogue
 from eosin_data.panda import SHARES, Panda, stratified
+from helpers import bench
 from slide_files import pyramid, tissue
 
 CLEAN = (2603, 2399, 1209, 1118, 1124, 1102)
@@ -156,3 +157,14 @@ def test_slides_become_evas_tiles(tmp_path):
     assert all(len(v) == 5 and of[2][s] == v[:2] for s, v in of[5].items())
     assert set(tiles["w"].tolist()) == {33} and set(tiles["px"].tolist()) == {32}, "int(.5 / .48 * 32) level-0 pixels"
     assert set(tiles["label"].tolist()) == set(range(6))
+
+
+@pytest.mark.slow
+def test_the_miniature_is_read_like_the_original(tmp_path):
+    assert bench("data", "phantom", "panda", "--out", tmp_path).code == 0
+    dataset = Catalogue().datasets.get("panda", "")
+    items = dataset.items(tmp_path / "panda")
+    splits, counts = np.unique(items["split"], return_counts=True)
+    assert dict(zip(splits.tolist(), counts.tolist(), strict=True)) == {"test": 6, "train": 6, "val": 6}
+    tiles = dataset.tiles(tmp_path / "panda", items)
+    assert set(tiles["item"].tolist()) == set(items["id"].tolist()), "every slide has tissue"

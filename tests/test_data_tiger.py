@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from eosin_phantom.twins_robustness import tiger
-from eosin_robustness.tiger import Bcss, Tiger
 from PIL import Image
 
 from eosin import DatasetCard
 from eosin.errors import CardError, DataError
 from eosin.plugins import Catalogue
 from eosin.tiles import Reader
+from eosin_phantom.twins_robustness import tiger
+from eosin_robustness.tiger import Bcss, Tiger
 
 NAME = "TCGA-OL-A5RW-01Z-00-DX1.E16DE8EE-31AF-4EAF-A85F-DB3E3E2C3BFF_[2888, 3422, 3494, 3935].png"
 CELL = 32
@@ -64,7 +64,9 @@ def test_purity_and_stride(tmp_path):
             best = max(share, key=share.get)
             if share[best] >= 0.75:
                 want[x, y] = best, share[best]
-    found = {(x, y): (c, p) for x, y, c, p in zip(*(table[n].tolist() for n in ("x", "y", "label", "purity")), strict=True)}
+    found = {
+        (x, y): (c, p) for x, y, c, p in zip(*(table[n].tolist() for n in ("x", "y", "label", "purity")), strict=True)
+    }
     assert found == want and len(want) > 5
     assert len(loader(patch=CELL, purity=1.0, stride=8).items(tmp_path)) == 5
 

@@ -229,3 +229,24 @@ def test_choice_of_slides_and_tiles():
     epochs = [order(0, 10), order(10, 20)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10)) and epochs[0] != epochs[1]
     assert Order(np.arange(10), seed=0)(7, 13) == [*epochs[0][7:], *epochs[1][:3]], "any place can be asked for"
+
+
+def test_from_slides_with_one_that_cannot_be_read(room, tmp_path):
+    from slide_files import pyramid, tissue
+
+    for i in range(3):
+        picture = tissue(512, 384, (64, 64, 256, 256), seed=i)
+        pyramid(tmp_path / "slides" / f"TCGA-A{i}.tif", [picture])
+    (tmp_path / "slides" / "broken.tif").write_bytes(b"II*\0" + b"\0" * 100)
+    command = [
+        w
+        for w in words(room, "run", "--size", 32, "--mpp", 0.5, "--max-tiles", 20)
+        if w not in ("--tiles", room / "tiles")
+    ]
+    done = bench(*command, "--slides", tmp_path / "slides", "--exclude", tmp_path / "not.txt")
+    assert done.code == 2 and "neither a text file nor a dataset" in done.err
+    (tmp_path / "not.txt").write_text("TCGA-A1  # a patient of a benchmark\n")
+    done = bench(*command, "--slides", tmp_path / "slides", "--exclude", tmp_path / "not.txt")
+    assert done.code == 0, done
+    assert "broken.tif" in str(done.json["skipped"]) and done.json["slides"] == 2 and done.json["tiles"] == 40
+    assert "TCGA-A1" not in (room / "run" / "tiles.csv").read_text()

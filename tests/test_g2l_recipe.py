@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from eosin_g2l.recipe import G2L, exceeding
 
 import eosin
 from eosin.errors import NotApplicable, UsageError
+from eosin_g2l.recipe import G2L, exceeding
 from helpers import bench
 
 RECORDED = Path(__file__).parent / "g2l_loss.json"
@@ -122,9 +121,9 @@ def test_schedules_are_half_cosines_from_the_first_step_to_the_last():
         assert set(values) == {"lr", "weight_decay"}
         assert math.isclose(values["lr"], 1e-6 + 99e-6 * half, rel_tol=1e-12)
         assert math.isclose(values["weight_decay"], 0.5 - 0.45 * half, rel_tol=1e-12)
-    assert recipe.schedule(0) == {"lr": 1e-4, "weight_decay": 0.05}
+    assert math.isclose(recipe.schedule(0)["lr"], 1e-4) and math.isclose(recipe.schedule(0)["weight_decay"], 0.05)
     assert math.isclose(recipe.schedule(100)["lr"], 1e-6) and recipe.schedule(100)["weight_decay"] == 0.5
-    assert G2L(options={"steps": 1}).schedule(0) == {"lr": 1e-4, "weight_decay": 0.05}
+    assert G2L(options={"steps": 1}).schedule(0)["lr"] == recipe.schedule(0)["lr"]
 
 
 def test_warm_up_rises_in_a_line_and_the_cosine_follows():
@@ -175,8 +174,8 @@ def test_brightness_stays_in_its_range():
 
 
 def recorded() -> list[float]:
-    """Losses of 450 steps of this recipe on colon and lung tissue (LC25000): efficientnet-lite0 to a random ViT at 64 px,
-    batches of 16, lr 1e-3."""
+    """Losses of 450 steps of this recipe on colon and lung tissue (LC25000): efficientnet-lite0 to a random ViT, crops of
+    64 px, batches of 16, lr 1e-3."""
     return json.loads(RECORDED.read_text())
 
 
@@ -187,7 +186,7 @@ def first(options: dict, history: list[float]) -> int | None:
 
 def test_a_healthy_run_stops_within_tens_of_steps_in_one_reading_and_never_in_the_other():
     history = recorded()
-    assert np.mean(history[-20:]) < np.mean(history[:20]) - 1, "it learned"
+    assert np.mean(history[-20:]) < np.mean(history[:20]) - 0.6, "it learned"
     assert first({"stop": "cumulative"}, history) == 153
     assert first({}, history) is first({"stop": "off"}, history) is None
 
@@ -195,8 +194,23 @@ def test_a_healthy_run_stops_within_tens_of_steps_in_one_reading_and_never_in_th
 def test_a_run_that_diverges_is_stopped():
     history = recorded()[:200] + [12.0 + 0.1 * i for i in range(50)]
     assert first({"stop": "consecutive"}, history) == 211, "eleven in a row are more than ten"
-    assert first({"stop": "consecutive", "patience": 3}, history) == 204
     assert first({"stop": "off"}, history) is None
+    steps = [1.0 - 0.01 * i for i in range(150)] + [5.0] * 9
+    assert (
+        first({"stop": "consecutive", "patience": 3}, steps)
+        == first({"stop": "cumulative", "patience": 3}, steps)
+        == 154
+    )
+
+
+def test_a_plateau_is_left_after_some_thousands_of_steps():
+    """What the option's text says of `consecutive`."""
+    waits = []
+    for seed in range(40):
+        above = np.array(exceeding(np.random.default_rng(seed).normal(size=30_000), 100))
+        in_a_row = np.convolve(above, np.ones(11, int), "valid") == 11
+        waits.append(in_a_row.argmax() if in_a_row.any() else 30_000)
+    assert 1000 < np.median(waits) < 5000
 
 
 def test_a_loss_is_compared_with_the_window_before_it():
@@ -284,9 +298,5 @@ def test_it_learns():
 
 
 def test_it_is_listed():
-    assert "g2l" in [r["name"] for r in _recipes(bench("list", "recipes", "--json").fact)]
-    assert dataclasses.is_dataclass(G2L.card) and "2510.11176" in G2L.card.paper
-
-
-def _recipes(fact: dict) -> list[dict]:
-    return [{"name": r} if isinstance(r, str) else {"name": r.get("recipe") or r.get("name")} for r in fact["recipes"]]
+    assert "g2l" in [row["recipe"] for row in bench("list", "recipes", "--json").json["recipes"]]
+    assert "2510.11176" in G2L.card.paper

@@ -126,7 +126,11 @@ def test_splits_that_one_number_cannot_say_are_kept_as_shipped(tmp_path):
     assert part == {"A1": ["train", "train", "test"], "A2": ["train", "", "test"], "A3": ["test", "test", "train"]}
     rng = np.random.default_rng(0)
     emb = eosin.Embeddings(
-        rng.standard_normal((len(table), 4)), table["id"], target=table.target, slide=table["slide"], table=table.columns
+        rng.standard_normal((len(table), 4)),
+        table["id"],
+        target=table.target,
+        slide=table["slide"],
+        table=table.columns,
     )
     scores = HestRidge().score(emb, nan="skip")
     assert scores.notes[0] == "Folds: the split files', as shipped."
@@ -145,7 +149,10 @@ def test_a_missing_partner_is_named(task, lost):
     "text, why",
     [
         (",sample_id,patches_path\n0,A1,patches/A1.h5\n", "expr_path is missing"),
-        ("sample_id,patches_path,expr_path\nA2,patches/A2.h5,adata/A2.h5ad\n", "A2 stands in train_0.csv and in test_0"),
+        (
+            "sample_id,patches_path,expr_path\nA2,patches/A2.h5,adata/A2.h5ad\n",
+            "A2 stands in train_0.csv and in test_0",
+        ),
         ("sample_id,patches_path,expr_path\nA1,patches/A1.h5,adata/B.h5ad\n", "A1 has other files than in another"),
         ("sample_id,patches_path,expr_path\nA1,../A1.h5,adata/A1.h5ad\n", "stays inside the task"),
         ("sample_id,patches_path,expr_path\nA1,/a/A1.h5,adata/A1.h5ad\n", "stays inside the task"),
@@ -246,7 +253,9 @@ def test_all_tasks_in_one_table(tmp_path):
     assert table.counts == {"samples": 7, "folds": 6, "hcc": 11, "idc": 18, "luad": 11}
     assert any("genes differ" in w for w in table.warnings)
     alone = HestBench("hest-luad", options={"task": "luad"}).items(tmp_path)
-    assert set(alone["slide"]) == {"B1", "B2"} and set(alone["source"]) == {f"hest/LUNG/patches/B{i}.h5" for i in (1, 2)}
+    assert set(alone["slide"]) == {"B1", "B2"} and set(alone["source"]) == {
+        f"hest/LUNG/patches/B{i}.h5" for i in (1, 2)
+    }
     write_task(tmp_path / "hest" / "PAAD")
     ids = read(tmp_path / "hest")["id"]
     assert len(set(ids)) == len(ids) and "paad/A1/A1-000" in ids, "two tasks share samples"
@@ -298,6 +307,15 @@ def test_from_the_tree_to_a_record(task):
     assert len(record["scores"]["pearson"]["values"]) == 3 and record["details"]["genes"] == GENES
     (out / "hest" / "IDC" / "splits" / "test_0.csv").unlink()
     assert bench("data", "index", "hest-idc", out / "hest", "--json").code == 1, "split files are watched"
+
+
+def test_the_miniature_is_read_and_can_be_predicted(tmp_path):
+    assert bench("data", "phantom", "hest-skcm", "--out", tmp_path).code == 0
+    done = bench("run", "-m", "color-stats", "-b", "hest-skcm", "--data", tmp_path, "--option", "alpha=100", "--json")
+    assert done.code == 0 and done.json["embedded"] == 128
+    record = json.loads(open(done.json["records"][0]).read())
+    assert record["dataset"]["warnings"] == [] and len(record["details"]["genes"]) == 50
+    assert record["scores"]["pearson"]["mean"] > 0.1
 
 
 def test_golden_trees_index(shared):

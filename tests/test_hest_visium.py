@@ -42,7 +42,7 @@ def test_values_that_are_no_counts_are_taken_as_they_are(section):
     data = anndata.read_h5ad(section / "data.h5ad")
     data.X = np.log1p(data.X)
     data.write_h5ad(section / "data.h5ad")
-    table = Visium("v", options={"um": 20, "genes": 1}).items(section)
+    table = Visium("v", options={"um": 10, "genes": 1}).items(section)
     assert table.target[:, 0] == pytest.approx(np.log1p([30, 0, 5, 90, 7])) and "not whole" in table.warnings[0]
 
 

@@ -61,7 +61,7 @@ FLOORS = [
         "watchtower",
         "graduate",
     },
-    {"plan", "run", "score", "lesson", "leaderboard", "checkup", "template", "fetch"},
+    {"plan", "run", "score", "lesson", "leaderboard", "checkup", "template", "fetch", "gdc"},
     {"console", "cli", "work", "look", "materials", "cut", "teach"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
@@ -78,6 +78,10 @@ CONFINED = {
     "pluggy": {"hookspecs", "plugins"},
 }
 NETWORKS = {
+    "chunked",
+    "heads",
+    "objectives",
+    "student",
     "attention",
     "decoders",
     "projector",

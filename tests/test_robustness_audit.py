@@ -18,7 +18,10 @@ def made(seed=0, of_centre=1.0, tied=0.0, of_patient=0.0, n=360, centres=4, pati
     y, centre = np.arange(n) % 2, np.arange(n) // 2 % centres
     patient = centre * patients + np.arange(n) // (2 * centres) % patients
     X = of_class * rng.standard_normal((2, d))[y] + of_centre * rng.standard_normal((centres, d))[centre]
-    X += tied * rng.standard_normal((centres, 2, d))[centre, y] + of_patient * rng.standard_normal((centres * patients, d))[patient]
+    X += (
+        tied * rng.standard_normal((centres, 2, d))[centre, y]
+        + of_patient * rng.standard_normal((centres * patients, d))[patient]
+    )
     X += rng.standard_normal((n, d))
     text = lambda v: np.array([f"c{i}" for i in v])  # noqa: E731
     return Embeddings(
@@ -64,7 +67,9 @@ def test_centres_of_one_patient_and_unlike_classes():
     from dataclasses import replace
 
     found = audit(replace(emb, group=single)[keep])
-    assert any("not probed for: c3" in n for n in found.notes) and found.details["centre chance"] == pytest.approx(1 / 3)
+    assert any("not probed for: c3" in n for n in found.notes) and found.details["centre chance"] == pytest.approx(
+        1 / 3
+    )
     assert np.isnan(found.details["recall"][3]) and np.isfinite(found.details["left out"]).all()
     assert found.details["class x centre"][0, 2] == 0
 

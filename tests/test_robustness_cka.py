@@ -99,3 +99,13 @@ def test_bracs_patches_by_two_models(tmp_path):
     record = json.loads(open(done.json["records"][0]).read())
     assert record["details"]["n"] == [16] and record["dataset"]["rows"] == 8, "patches, of which a region has two"
     assert 0 < record["scores"]["cka"]["mean"] <= 1
+
+
+def test_the_mean_over_magnifications():
+    X, Y = made(80)
+    benchmark = Catalogue().benchmark("cka-breakhis")
+    part = np.repeat(["40", "100", "200", "400"], 20)
+    got = benchmark.score(two(X, Y, magnification=part), **CKA.card.complete({}))
+    apart = [metrics.cka(X[part == m], Y[part == m]) for m in ("40", "100", "200", "400")]
+    assert got.metrics["cka"] == pytest.approx([np.mean(apart)])
+    assert any(note.startswith("magnification 40: 20 rows") for note in got.notes)

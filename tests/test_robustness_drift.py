@@ -27,7 +27,9 @@ def made(moves, n=120, classes=3, d=12, seed=0):
     X = 2 * rng.standard_normal((classes, d))[y] + rng.standard_normal((n, d))
     ids = np.array([f"t{i}" for i in range(n)])
     base = Embeddings(X=X.astype(np.float32), id=ids, y=y, group=np.array([f"p{i // 3 % 8}" for i in range(n)]))
-    noise = {name: replace(base, X=(X + s * rng.standard_normal((n, d))).astype(np.float32)) for name, s in moves.items()}
+    noise = {
+        name: replace(base, X=(X + s * rng.standard_normal((n, d))).astype(np.float32)) for name, s in moves.items()
+    }
     return {"original": base, **noise}
 
 
@@ -49,13 +51,17 @@ def test_a_curve_over_strength():
         assert curve[name][0] < curve[name][1]
     assert curve["drop"][0] > curve["drop"][1]
     assert found.details["view"].tolist() == VIEWS.split(",")
-    assert len(found.metrics["drop"]) == 5 and np.mean(found.metrics["drop"]) == pytest.approx(found.details["drop"].mean())
+    assert len(found.metrics["drop"]) == 5 and np.mean(found.metrics["drop"]) == pytest.approx(
+        found.details["drop"].mean()
+    )
 
 
 def test_tiles_of_a_draw_and_no_labels():
     named = made({"rot90": 0.5})
     few = score(named, views="rot90", tiles=30)
-    assert few.metrics["top1"] > score(named, views="rot90").metrics["top1"] and any("30 tiles of 120" in n for n in few.notes)
+    assert few.metrics["top1"] > score(named, views="rot90").metrics["top1"] and any(
+        "30 tiles of 120" in n for n in few.notes
+    )
     bare = score({k: replace(e, y=None) for k, e in named.items()}, views="rot90")
     assert np.isnan(bare.metrics["drop"]).all() and np.isfinite(bare.metrics["cosine"])
 
@@ -79,7 +85,9 @@ def test_a_row_of_ones_own(tmp_path):
         f"benchmarks: {{drift-mine: {{kind: drift, dataset: tissue, metric: top1, options: {{views: '{VIEWS}', folds: 2}}}}}}\n"
     )
     where = ("--registry", tmp_path / "own.yaml", "--data", tmp_path / "data", "--store", tmp_path / "s")
-    done = bench("run", "--model", "color-stats", "--benchmark", "drift-mine", *where, "--results", tmp_path / "r", "--json")
+    done = bench(
+        "run", "--model", "color-stats", "--benchmark", "drift-mine", *where, "--results", tmp_path / "r", "--json"
+    )
     assert done.code == 0, done.err
     (path,) = (tmp_path / "r").rglob("drift-mine*.json")
     record = json.loads(path.read_text())

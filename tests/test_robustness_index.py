@@ -46,7 +46,10 @@ def test_golden(shared, case):
     for rule, cases in own.items():
         for k in ("3", "5", "10", "20", "50"):
             got, want = found[rule][k], cases[k]
-            assert [got[c][0] for c in ("SS", "SO", "OS", "OO")] == [want[c] for c in ("SS", "SO", "OS", "OO")], (rule, k)
+            assert [got[c][0] for c in ("SS", "SO", "OS", "OO")] == [want[c] for c in ("SS", "SO", "OS", "OO")], (
+                rule,
+                k,
+            )
             for name, key in (("D1", "D1"), ("D3", "D3"), ("D1 per query", per_query)):
                 if isinstance(want[key], float) and np.isfinite(want[key]) and want[key] < 1e300:  # that is x / 0
                     assert got[name][0] == pytest.approx(want[key], abs=1e-9), (rule, k, name)
@@ -110,7 +113,9 @@ def test_sampling():
     full = np.stack([np.bincount(centre[y == c], minlength=6) for c in range(5)])
     assert ((table >= 6) | (table == full)).all()  # 40 over 6 centres, as evenly as there are patches
     each = draw(y, centre, "4200", 40, "centre", 0)
-    assert (np.stack([np.bincount(centre[each][y[each] == c], minlength=6) for c in range(5)]) == np.minimum(full, 40)).all()
+    assert (
+        np.stack([np.bincount(centre[each][y[each] == c], minlength=6) for c in range(5)]) == np.minimum(full, 40)
+    ).all()
     assert (draw(y, centre, "200", 40, "none", 1) != draw(y, centre, "200", 40, "none", 2)).any()
     assert (draw(y, centre, "200", 40, "none", 1) == draw(y, centre, "200", 40, "none", 1)).all()
 
@@ -118,7 +123,10 @@ def test_sampling():
 def test_folds_and_the_record_of_them():
     emb = made(np.random.default_rng(4), n=480)
     five = protocol().score(emb, per=20)
-    assert len(five.metrics["robustness_index@3"]) == 5 and five.metrics["robustness_index"] == five.metrics["robustness_index@10"]
+    assert (
+        len(five.metrics["robustness_index@3"]) == 5
+        and five.metrics["robustness_index"] == five.metrics["robustness_index@10"]
+    )
     assert np.array(five.details["class x centre"]).sum() == 60
     parts = protocol().score(emb, sampling="all", fold="queries")
     whole = protocol().score(emb, sampling="all")
@@ -219,11 +227,10 @@ def test_through_bench_score(tmp_path):
 
 def test_the_strength_of_a_miniature_tiger(tmp_path):
     """The farther laboratories are apart in the same tissue, the lower the indices and the better the centre is read."""
-    from eosin_phantom.twins_robustness import tiger
-    from eosin_robustness.tiger import Tiger
-
     from eosin import DatasetCard
     from eosin.tiles import Reader
+    from eosin_phantom.twins_robustness import tiger
+    from eosin_robustness.tiger import Tiger
 
     found = []
     for strength in (0, 1, 3):

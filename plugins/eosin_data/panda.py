@@ -49,7 +49,9 @@ class Panda(eosin.Dataset):
         ids, grade, clean, provider = _labels(tree, path)
         foreign = sorted(set(files) - set(ids))
         if foreign:
-            raise tree.fail(f"{path} has no row of {files[foreign[0]].name} ({len(foreign)} in all). Is it the whole table?")
+            raise tree.fail(
+                f"{path} has no row of {files[foreign[0]].name} ({len(foreign)} in all). Is it the whole table?"
+            )
         tree.compare(len(files), OFFICIAL, "slides")
         tree.note(int((~clean).sum()), "slides have noisy labels and were left out, as in eva")
         tree.warnings.append("patients are not published: slides of one may be on both sides of a split")

@@ -65,7 +65,9 @@ def read_heads(file: str) -> dict[str, dict[str, torch.Tensor]]:
     """
     path = Path(file).expanduser()
     if not path.is_file():
-        raise MissingError(f"teacher_head=path:{file}: there is no such file. Give a state dict of the teacher's heads.")
+        raise MissingError(
+            f"teacher_head=path:{file}: there is no such file. Give a state dict of the teacher's heads."
+        )
     try:
         state = _read(path)
     except Exception as error:

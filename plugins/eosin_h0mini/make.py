@@ -22,7 +22,8 @@ def make(recipe: Any, teacher: FeatureExtractor, student: FeatureExtractor) -> t
     """
     from .student import Student
 
-    o, name, notes = recipe.options, recipe.card.name, []
+    o, name = recipe.options, recipe.card.name
+    notes: list[str] = []
     theirs = look(teacher, o["global_size"], "Choose global_size for the teacher.")
     ours = look(student, o["global_size"], "Choose global_size for the student.")
     if o["local_crops"]:
@@ -80,9 +81,13 @@ def objective(recipe: Any, part: str, dim: int, teacher_dim: int, notes: list[st
         count = o["class_prototypes" if part == "dino" else "patch_prototypes"]
         return WithPrototypes(Head(dim, count, *shape), constants, teacher_dim, o["fit_rounds"])
     if kind == "learned":
-        return WithLearnedHead(Head(dim, o["prototypes"], *shape), constants, Head(teacher_dim, o["prototypes"], *shape))
+        return WithLearnedHead(
+            Head(dim, o["prototypes"], *shape), constants, Head(teacher_dim, o["prototypes"], *shape)
+        )
     taught = head_of(read_heads(recipe.file)[part], teacher_dim)
     count = len(taught.direction)
     if count != o["prototypes"]:
-        notes.append(f"The teacher's {part} head has {count:,} prototypes, not {o['prototypes']:,}; so has the student's.")
+        notes.append(
+            f"The teacher's {part} head has {count:,} prototypes, not {o['prototypes']:,}; so has the student's."
+        )
     return WithHead(Head(dim, count, *shape), constants, taught)

@@ -51,6 +51,8 @@ class Regression(nn.Module):
             sum of |difference| ** alpha, both sides batch-normalised).
     """
 
+    mean: torch.Tensor
+
     def __init__(self, dim: int, teacher_dim: int, how: str = "cosine", alpha: float = 4.0) -> None:
         super().__init__()
         self.projector = nn.Linear(dim, teacher_dim)
@@ -77,6 +79,8 @@ class Scores(nn.Module):
 
     Subclasses say how the teacher's tokens become vectors and what prototypes score them.
     """
+
+    centre: torch.Tensor
 
     def __init__(self, head: Head, constants: Constants) -> None:
         super().__init__()
@@ -123,9 +127,9 @@ class Scores(nn.Module):
     def _centre(self, taught: torch.Tensor, prototypes: torch.Tensor) -> None:
         """The mean score is the score of the mean vector: the last layer is linear."""
         count = joint.total(taught.new_tensor([float(len(taught))]))
-        if count > 0:
-            mean = joint.total(taught.sum(dim=0)) / count
-            self.centre.lerp_(prototypes @ mean, 1 - self.constants.momentum)
+        mean = joint.total(taught.sum(dim=0)) / count.clamp(min=1)
+        moves = (1 - self.constants.momentum) * (count > 0)  # a batch without hidden patches says nothing
+        self.centre.lerp_(prototypes @ mean, moves.to(self.centre.dtype))
 
 
 class WithHead(Scores):
@@ -149,6 +153,9 @@ class WithPrototypes(Scores):
         dim: width of the teacher's tokens. rounds: of k-means.
     """
 
+    mean: torch.Tensor
+    prototypes: torch.Tensor
+
     def __init__(self, head: Head, constants: Constants, dim: int, rounds: int = 20) -> None:
         super().__init__(head, constants)
         self.rounds = rounds
@@ -171,14 +178,21 @@ class WithLearnedHead(Scores):
 
     The learner predicts, from another view's class token or the same patch, the scores of its own moving average; that
     average is what the student gets. Gradients of the student's loss never reach it, so that both cannot agree on nothing.
+    The teacher's mean token is taken off: where it is large, all tokens begin near one prototype and stay there.
     """
+
+    mean: torch.Tensor
 
     def __init__(self, head: Head, constants: Constants, learner: Head) -> None:
         super().__init__(head, constants)
         self.learner, self.average = learner, frozen(copy.deepcopy(learner))
+        self.register_buffer("mean", torch.zeros(learner.mlp[0].in_features))
+
+    def fit(self, tokens: torch.Tensor) -> None:
+        self.mean.copy_(tokens.mean(dim=0))
 
     def teach(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.average(tokens)
+        return self.average(tokens - self.mean)
 
     def teacher_prototypes(self) -> torch.Tensor:
         return self.average.weights()
@@ -190,6 +204,6 @@ class WithLearnedHead(Scores):
                 mean.lerp_(learned[name], 1 - moment.memory)
             taught, prototypes = [self.teach(t) for t in teacher], self.teacher_prototypes()
         among = [(i, j) for i, j in pairs if j < len(teacher)]
-        guesses = [self.learner(t) for t in teacher]
+        guesses = [self.learner(t - self.mean) for t in teacher]
         own = self._compare(self.learner, taught, prototypes, guesses, among, rows, moment)
         return own + super().loss(teacher, student, pairs, rows, moment)

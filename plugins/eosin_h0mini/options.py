@@ -20,7 +20,9 @@ RUN = {
     "patch_embed_lr": Option(0.2, doc="How much slower still the patch embedding learns (DINOv2)."),
     "ema": Option(0.992, doc="What the student's moving average keeps of itself, at the first step (DINOv2)."),
     "ema_end": Option(1.0, doc="The same at the last step, by a cosine (DINOv2)."),
-    "released": Option("ema", ("ema", "student"), "What is left at the end; the paper keeps both and does not say which."),
+    "released": Option(
+        "ema", ("ema", "student"), "What is left at the end; the paper keeps both and does not say which."
+    ),
 }
 
 HEADS = {
@@ -44,7 +46,7 @@ HEADS = {
         "cosine", ("cosine", "log-sum"), "For teacher_head=regression: 1 - cosine, or G2L's logarithm of a sum."
     ),
     "alpha": Option(4.0, doc="For regression=log-sum: the power of the differences (G2L)."),
-    "fit_tiles": Option(4096, doc="Tiles on which prototypes, or the mean token of a regression, are fitted."),
+    "fit_tiles": Option(4096, doc="Tiles on which prototypes and the teacher's mean token are fitted."),
     "class_prototypes": Option(1024, doc="For teacher_head=prototypes: how many for class tokens."),
     "fit_rounds": Option(20, doc="For teacher_head=prototypes: rounds of k-means."),
 }

@@ -29,7 +29,7 @@ class Rob(DistillationRecipe):
     of H over the patches of a global view, the same for both. Two heads, softmax centring, no KoLeo.
     """
 
-    teacher_views = 2
+    teacher_views: int = 2
     patches = True
     masked = False
 
@@ -107,21 +107,19 @@ class Rob(DistillationRecipe):
 
     def _rows(self, student: Sequence[Readouts]) -> list[torch.Tensor]:
         """What each of these counts: one over the tiles and the tile's tokens."""
-        import torch
-
-        if self.masked:
-            masks = [mask.flatten(1) for mask in self.hidden]
-            counts = [m.sum(dim=1, keepdim=True).clamp(min=1).expand_as(m)[m] for m in masks]
-            return [1 / (len(m) * c) for m, c in zip(masks, counts, strict=True)]
         first = student[0]["ibot"]
-        n = first.shape[0] * first.shape[1]
-        return [torch.full((n,), 1 / n, device=first.device, dtype=first.dtype)] * self.teacher_views
+        n, tokens = first.shape[:2]
+        if not self.masked:
+            return [first.new_full((n * tokens,), 1 / (n * tokens))] * self.teacher_views
+        masks = [mask.flatten(1) for mask in self.hidden]
+        counts = [m.sum(dim=1, keepdim=True).clamp(min=1).expand_as(m)[m] for m in masks]
+        return [1 / (n * c.to(first.dtype)) for c in counts]
 
     def schedule(self, step: int) -> dict[str, float]:
         return schedules.values(self.options, step)
 
     def prepare(self, module: torch.nn.Module, taught: Callable[[int], Iterator[Readouts]]) -> None:
-        """Fits prototypes, or the mean token that a regression takes off, to tokens of the teacher."""
+        """Fits prototypes, or the mean token that is taken off, to tokens of the teacher; its own heads need neither."""
         import torch
 
         from eosin.augment import uniform
@@ -129,7 +127,7 @@ class Rob(DistillationRecipe):
         from .prototypes import gathered
         from .student import patches
 
-        if self.kind not in ("prototypes", "regression"):
+        if self.kind == "path":
             return
         of_classes, of_patches, generator = [], [], torch.Generator().manual_seed(SEED)
         for readouts in taught(self.options["fit_tiles"]):

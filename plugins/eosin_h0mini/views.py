@@ -23,9 +23,7 @@ def views(tiles: torch.Tensor, o: Mapping[str, Any], generator: torch.Generator)
     first = _view(tiles, size, scale, o["blur_first"], 0.0, o, generator)
     second = _view(tiles, size, scale, o["blur_second"], o["solarise"], o, generator)
     scale = (o["local_low"], o["local_high"])
-    small = [
-        _view(tiles, o["local_size"], scale, o["blur_local"], 0.0, o, generator) for _ in range(o["local_crops"])
-    ]
+    small = [_view(tiles, o["local_size"], scale, o["blur_local"], 0.0, o, generator) for _ in range(o["local_crops"])]
     return [first, second, *small]
 
 

@@ -123,7 +123,9 @@ class _Task:
         self.splits, self.samples, self.warnings = read_splits(folder)
         self.watched = [folder, folder / GENES, folder / "splits", *_files(folder)]
         if self.task == "coad" and any(s.startswith("ZEN") for s in self.samples):
-            self.warnings.append("this COAD (Visium) is older than August 2024; the board means the Xenium samples TENX111, 147-149")
+            self.warnings.append(
+                "this COAD (Visium) is older than August 2024; the board means the Xenium samples TENX111, 147-149"
+            )
         rows, targets = [], []
         for sample, split in self.samples.items():
             patches = folder / split.patches
@@ -159,7 +161,13 @@ class _Task:
         }
         columns = {n: np.repeat(np.array(values), sizes) for n, values in of.items()}
         barcodes = np.array([b for *_, own in rows for b in own])
-        return {**columns, "barcode": barcodes, "key": np.full(len(row), "img"), "row": row, "mpp": np.full(len(row), MPP)}
+        return {
+            **columns,
+            "barcode": barcodes,
+            "key": np.full(len(row), "img"),
+            "row": row,
+            "mpp": np.full(len(row), MPP),
+        }
 
     def column(self, name: str) -> np.ndarray:
         """A column, unknown throughout where only other tasks have it."""
@@ -183,7 +191,9 @@ def read_barcodes(path: Path) -> list[str]:
     try:
         with h5py.File(path, "r") as file:
             if "img" not in file or "barcode" not in file:
-                raise DataError(f"{path} holds {', '.join(file) or 'nothing'}, not `img` and `barcode`. Download it again.")
+                raise DataError(
+                    f"{path} holds {', '.join(file) or 'nothing'}, not `img` and `barcode`. Download it again."
+                )
             shape, dtype = file["img"].shape, file["img"].dtype
             values = np.asarray(file["barcode"][()]).ravel().tolist()
     except FileNotFoundError:

@@ -75,5 +75,7 @@ def _places(path: Path, what: str, names: Any, wanted: Sequence[str]) -> list[in
         )
     double = [w for w in wanted if w in twice]
     if double:
-        raise DataError(f"{path.stem}: {what} {double[0]} stands twice in {path}, so its counts are not known. Correct it.")
+        raise DataError(
+            f"{path.stem}: {what} {double[0]} stands twice in {path}, so its counts are not known. Correct it."
+        )
     return [at[w] for w in wanted]

@@ -24,7 +24,9 @@ def folds_of(emb: Any, k: int) -> tuple[list[Fold], str]:
     """
     shipped = sorted((int(m[1]), name) for name in emb.table if (m := SHIPPED.fullmatch(name)))
     if shipped:
-        return [(i, *_parts(i, np.asarray(emb.table[name]))) for i, name in shipped], "Folds: the split files', as shipped."
+        return [
+            (i, *_parts(i, np.asarray(emb.table[name]))) for i, name in shipped
+        ], "Folds: the split files', as shipped."
     if emb.fold is not None and (np.asarray(emb.fold) >= 0).any():
         return each(np.asarray(emb.fold)), "Folds: as given; a row without one trains in every fold."
     if not k and emb.split is not None and {"train", "test"} <= set(emb.split.tolist()):
@@ -82,7 +84,10 @@ def inner(owner: np.ndarray | None, rows: np.ndarray, k: int) -> tuple[list[Fold
         np.zeros(len(rows)) if owner is None else owner[rows], return_inverse=True, return_counts=True
     )
     if len(names) > 1:
-        fold, how = pack(sizes, min(k, len(names)))[code], f"{len(names)} patients or slides in {min(k, len(names))} folds"
+        fold, how = (
+            pack(sizes, min(k, len(names)))[code],
+            f"{len(names)} patients or slides in {min(k, len(names))} folds",
+        )
     else:
         fold, how = np.arange(len(rows)) * k // len(rows), f"one patient or slide, so {k} blocks of rows in their order"
     return [(i, rows[train], rows[test]) for i, train, test in each(fold)], how

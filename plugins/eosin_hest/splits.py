@@ -49,11 +49,17 @@ def read_splits(folder: Path) -> tuple[Splits, dict[str, Split], list[str]]:
             splits.setdefault(k, {})[part] = _read(place / names[k, part], samples)
         both = set(splits[k]["train"]) & set(splits[k]["test"])
         if both:
-            raise DataError(f"{place}: {sorted(both)[0]} stands in train_{k}.csv and in test_{k}.csv. Correct one of them.")
+            raise DataError(
+                f"{place}: {sorted(both)[0]} stands in train_{k}.csv and in test_{k}.csv. Correct one of them."
+            )
     spare = [n for n in names_below(folder / "patches") if n.endswith(".h5")] if (folder / "patches").is_dir() else []
     used = {PurePosixPath(s.patches).name for s in samples.values()}
     unused = [n for n in spare if n not in used]
-    return splits, dict(sorted(samples.items())), [f"{len(unused)} patch files are in no split: {', '.join(unused[:3])}"] if unused else []
+    return (
+        splits,
+        dict(sorted(samples.items())),
+        [f"{len(unused)} patch files are in no split: {', '.join(unused[:3])}"] if unused else [],
+    )
 
 
 def columns_of(splits: Splits, samples: Sequence[str]) -> dict[str, list]:

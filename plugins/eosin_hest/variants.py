@@ -72,7 +72,9 @@ class HestRidgeCv(HestRidge):
         self, emb: Any, training: Training, train: np.ndarray, options: Mapping[str, Any]
     ) -> tuple[float | None, list[str]]:
         if not 0 < options["low"] <= options["high"] or options["n_alphas"] < 1 or options["inner"] < 2:
-            raise UsageError(f"{self.card.name}: low and high are above 0, low the smaller; n_alphas is 1, inner 2 or more.")
+            raise UsageError(
+                f"{self.card.name}: low and high are above 0, low the smaller; n_alphas is 1, inner 2 or more."
+            )
         owner = emb.group if emb.group is not None else emb.slide
         folds, how = inner(owner, train, options["inner"])
         alphas = np.geomspace(options["low"], options["high"], options["n_alphas"])

@@ -35,13 +35,15 @@ class Visium(eosin.Dataset):
         path, picture = self._one(root, (".h5ad",)), self._one(root, (".jpg", ".jpeg", ".png", ".tif", ".tiff"))
         data = open_h5ad(path)
         if data.X is None or "spatial" not in data.obsm:
-            raise DataError(f'{path} lacks {"X" if data.X is None else "obsm spatial"}, which the spots need.')
+            raise DataError(f"{path} lacks {'X' if data.X is None else 'obsm spatial'}, which the spots need.")
         mpp = self.card.mpp or _mpp(path, data)
         edge = max(1, round(float(options["um"]) / mpp))
         corner = np.round(np.asarray(data.obsm["spatial"], float)[:, :2] - edge / 2).astype(np.int64)
         inside = ((corner >= 0) & (corner + edge <= _size(picture))).all(1)
         if not inside.any():
-            raise DataError(f"{path}: no spot of {edge} px lies on {picture.name}. Do they belong together? `mpp` may be wrong.")
+            raise DataError(
+                f"{path}: no spot of {edge} px lies on {picture.name}. Do they belong together? `mpp` may be wrong."
+            )
         values = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
         odd, values = about(values), values.astype(np.float64)
         target = values if odd else np.log1p(values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,10 +43,12 @@ def field(rng: np.random.Generator, weights: Mapping[str, np.ndarray], patient: 
     return _with_nuclei(rng, dyes, np.concatenate(tables))
 
 
-def mixture(rng: np.random.Generator, tissue: str, size: int) -> dict[str, np.ndarray]:
+def mixture(
+    rng: np.random.Generator, tissue: str, size: int, among: Iterable[str] = tuple(PAINTERS)
+) -> dict[str, np.ndarray]:
     """Weights (size, size) of a tile of one tissue: it fills most of the tile, and all of it in half of them.
 
-    In the others another tissue reaches in from one side, or the section ends and there is bare glass.
+    In the others another tissue, of `among`, reaches in from one side, or the section ends and there is bare glass.
     """
     whole = np.ones((size, size))
     if rng.uniform() < 0.5:
@@ -55,7 +57,7 @@ def mixture(rng: np.random.Generator, tissue: str, size: int) -> dict[str, np.nd
     y, x = (np.indices((size, size)) + 0.5) / size - 0.5
     edge = np.cos(turn) * x + np.sin(turn) * y + 0.05 * noise(rng, (size, size), 12.0)
     share = np.clip((edge - rng.uniform(0.05, 0.35)) * size / 3.0, 0.0, 1.0)
-    other = str(rng.choice([name for name in PAINTERS if name != tissue]))
+    other = str(rng.choice([name for name in among if name != tissue]))
     return {tissue: whole - share} if rng.uniform() < 0.4 else {tissue: whole - share, other: share}
 
 

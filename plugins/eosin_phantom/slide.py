@@ -19,6 +19,11 @@ TISSUES = {
 
 def section(rng: np.random.Generator, label: str, patient: Patient, size: int) -> Field:
     """A section (size, size) px at 0.5 um per px, with bare glass about it."""
+    return field(rng, layout(rng, label, size), patient)
+
+
+def layout(rng: np.random.Generator, label: str, size: int) -> dict[str, np.ndarray]:
+    """Where a section has which tissue: the share (size, size) of every pixel; what is left is bare glass."""
     from scipy.ndimage import gaussian_filter
 
     y, x = (np.indices((size, size)) + 0.5) / size - 0.5
@@ -27,10 +32,9 @@ def section(rng: np.random.Generator, label: str, patient: Patient, size: int) -
     rank = np.stack([_slow(rng, size) + 0.1 * noise(rng, (size, size), 12.0) for _ in TISSUES[label]])
     rank[0] += 0.6  # the tissue that gives the slide its label has the most room
     first = rank.argmax(axis=0)
-    weights = {
+    return {
         tissue: inside * gaussian_filter((first == row).astype(float), 1.2) for row, tissue in enumerate(TISSUES[label])
     }
-    return field(rng, weights, patient)
 
 
 def _slow(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -38,7 +38,14 @@ def camelyon16(root: Path, seed: int) -> None:
     write_csv(root / "testing" / "reference.csv", rows[0], rows[1:])
 
 
-GRADES = (("gland",), ("gland", "tumour"), ("tumour", "gland"), ("tumour", "stroma"), ("tumour",), ("necrosis", "tumour"))
+GRADES = (
+    ("gland",),
+    ("gland", "tumour"),
+    ("tumour", "gland"),
+    ("tumour", "stroma"),
+    ("tumour",),
+    ("necrosis", "tumour"),
+)
 """ISUP 0 to 5, as tissues."""
 
 

@@ -13,7 +13,6 @@ from .make import _dose, _patient, _picture
 from .shapes import generator
 from .stain import CENTRES, dye, scan
 
-
 TIGER_SITES = ("A1", "A2", "AR", "BH", "E2", "OL")
 TIGER_CELLS = ((1, "tumour"), (3, "gland"), (2, "stroma"), (6, "lymphocytes"), (5, "necrosis"), (7, "fat"))
 """Mask numbers of TIGER and the tissue that stands for each; 7 is the rest, no class of the five."""

@@ -5,14 +5,15 @@ import eosin
 
 @eosin.hookimpl
 def provide_protocols():
+    from .apd import PerformanceDrop
     from .audit import CentreAudit
     from .cka import Cka
     from .drift import Drift
     from .index import RobustnessIndexG2L, RobustnessIndexPathoROB
     from .plism import PlismLeaderboard, PlismPaper
 
-    own = (CentreAudit, Cka, Drift, PlismLeaderboard, PlismPaper, RobustnessIndexG2L, RobustnessIndexPathoROB)
-    return [protocol() for protocol in own]
+    indices = [RobustnessIndexG2L(), RobustnessIndexPathoROB()]
+    return [CentreAudit(), Cka(), Drift(), PerformanceDrop(), PlismLeaderboard(), PlismPaper(), *indices]
 
 
 @eosin.hookimpl

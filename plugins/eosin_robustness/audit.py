@@ -72,19 +72,29 @@ def _owner(emb: Any, notes: list[str]) -> np.ndarray:
     """Patient, else slide, else the tile itself, of each row."""
     owner = emb.group if emb.group is not None else emb.slide
     if owner is None:
-        notes.append("neither patients nor slides are known: tiles of one slide may be on both sides, which flatters every probe")
+        notes.append(
+            "neither patients nor slides are known: tiles of one slide may be on both sides, which flatters every probe"
+        )
         return np.char.add("tile ", emb.id.astype(str))
     return np.where(owner == "", np.char.add("tile ", emb.id.astype(str)), owner)
 
 
 def _of_centre(
-    X: np.ndarray, centre: np.ndarray, owner: np.ndarray, groups: np.ndarray, names: np.ndarray, o: Mapping[str, Any], notes: list[str]
+    X: np.ndarray,
+    centre: np.ndarray,
+    owner: np.ndarray,
+    groups: np.ndarray,
+    names: np.ndarray,
+    o: Mapping[str, Any],
+    notes: list[str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """How well the centre is read, with no patient on both sides."""
     probed = np.flatnonzero(groups >= o["min_groups"])
     few = [str(n) for n, g in zip(names, groups, strict=True) if g < o["min_groups"]]
     if few:
-        notes.append(f"{len(few)} centres with fewer than {o['min_groups']} patients are not probed for: {', '.join(few)}")
+        notes.append(
+            f"{len(few)} centres with fewer than {o['min_groups']} patients are not probed for: {', '.join(few)}"
+        )
     blank = {"centre_linear": float("nan"), "centre_knn": float("nan")}
     if len(probed) < 2:
         notes.append("fewer than two centres have enough patients: the centre is not probed for")
@@ -108,13 +118,25 @@ def _of_centre(
     recall = np.full(len(names), np.nan)
     for i, c in enumerate(probed):
         recall[c] = float((guess[y == i] == i).mean())
-    found = {"centre chance": 1 / len(probed), "centre majority": float(np.bincount(y).max() / len(y)), "recall": recall}
-    notes.append(f"chance for the centre is {1 / len(probed):.3f}; the largest centre has {found['centre majority']:.3f} of the tiles")
+    found = {
+        "centre chance": 1 / len(probed),
+        "centre majority": float(np.bincount(y).max() / len(y)),
+        "recall": recall,
+    }
+    notes.append(
+        f"chance for the centre is {1 / len(probed):.3f}; the largest centre has {found['centre majority']:.3f} of the tiles"
+    )
     return {"centre_linear": linear, "centre_knn": knn}, found
 
 
 def _of_label(
-    X: np.ndarray, emb: Any, centre: np.ndarray, owner: np.ndarray, names: np.ndarray, o: Mapping[str, Any], notes: list[str]
+    X: np.ndarray,
+    emb: Any,
+    centre: np.ndarray,
+    owner: np.ndarray,
+    names: np.ndarray,
+    o: Mapping[str, Any],
+    notes: list[str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """How well the label is read, when the test rows' centre was trained on and when not."""
     nan = float("nan")
@@ -128,13 +150,18 @@ def _of_label(
     guess = _linear(X, y, fold, o["C"])
     for c in np.unique(fold[fold >= 0]):
         out[c] = metrics.balanced_accuracy(y[centre == c], guess[centre == c])
-    found = {"label_random": _label_folds(X, y, owner, o, "patients", notes), "label_site": _label_folds(X, y, centre, o, "centres", notes)}
+    found = {
+        "label_random": _label_folds(X, y, owner, o, "patients", notes),
+        "label_site": _label_folds(X, y, centre, o, "centres", notes),
+    }
     left = out[np.isfinite(out)].tolist() or [nan]
     gap = float(np.mean(found["label_random"]) - np.mean(left))
     return {**found, "label_left_out": left, "gap": gap}, {"left out": out}
 
 
-def _label_folds(X: np.ndarray, y: np.ndarray, group: np.ndarray, o: Mapping[str, Any], what: str, notes: list[str]) -> list[float]:
+def _label_folds(
+    X: np.ndarray, y: np.ndarray, group: np.ndarray, o: Mapping[str, Any], what: str, notes: list[str]
+) -> list[float]:
     """Balanced accuracy of each fold, no group on both sides."""
     n = min(o["folds"], folds.most(y, group))
     if n < 2:

@@ -65,7 +65,7 @@ class Dense:
             ahead[0][rows] += self._ahead(sim, match[rows][:, None], before).sum(1)
             ahead[1] += self._ahead(sim, match[None, :], place[rows][:, None] < place[None, :]).sum(0)
         known = match == match
-        hits = [[self._get(known & (1 <= r) & (r <= k)).mean() for r in ahead] for k in self.ks]
+        hits = [[self._get(known & (r >= 1) & (r <= k)).mean() for r in ahead] for k in self.ks]
         cosine = self._get(match)
         mean = cosine.astype(np.float16).mean() if self.half else cosine.mean()
         return {"cosine": float(mean), **{f"top{k}": float(np.mean(h)) for k, h in zip(self.ks, hits, strict=True)}}
@@ -130,7 +130,7 @@ class Dense:
     def _largest(self, sim: Any, k: int) -> Any:
         """(r, k) the largest of each row, nan as the smallest, in no order."""
         if isinstance(sim, np.ndarray):
-            return np.partition(np.where(np.isnan(sim), -np.inf, sim), -k, axis=1)[:, -k:]
+            return np.partition(np.where(np.isnan(sim), -np.inf, sim), -k, axis=1)[:, -k:].copy()
         return sim.nan_to_num(nan=-np.inf, posinf=np.inf, neginf=-np.inf).topk(k, dim=1, sorted=False).values
 
     def _joined(self, parts: list[Any]) -> Any:

@@ -53,7 +53,9 @@ class Drift(eosin.Protocol):
         """
         o = self.card.complete(given)
         if o["k"] < 1 or o["folds"] < 2 or o["tiles"] < 0:
-            raise UsageError(f"k={o['k']}, folds={o['folds']}, tiles={o['tiles']}: give k >= 1, folds >= 2, tiles >= 0.")
+            raise UsageError(
+                f"k={o['k']}, folds={o['folds']}, tiles={o['tiles']}: give k >= 1, folds >= 2, tiles >= 0."
+            )
         base, others = _views(emb, o)
         notes: list[str] = []
         rows = _drawn(len(base), o["tiles"], o["seed"])
@@ -127,7 +129,9 @@ def _views(emb: Any, o: Mapping[str, Any]) -> tuple[Any, dict[str, np.ndarray]]:
         )
     for name in asked:
         if not np.array_equal(emb[name].id, base.id):
-            raise DataError(f"{base.dataset}: {name} holds other tiles than the original. Embed both without --skip-broken.")
+            raise DataError(
+                f"{base.dataset}: {name} holds other tiles than the original. Embed both without --skip-broken."
+            )
     return base, {name: emb[name].X for name in asked}
 
 

@@ -61,9 +61,7 @@ class RobustnessIndex(eosin.Protocol):
         rows, notes = _Rows.of(emb, o)
         rule = LEFT_OUT if o["exclude_same_slide"] else KEPT
         folds = [rows.counts(at, queries, ks, o) for at, queries in rows.folds(o, notes)]
-        found = {
-            r: {str(j): _ratios([f[r][j] for f in folds]) for j in ks} for r in (KEPT, LEFT_OUT) if r in folds[0]
-        }
+        found = {r: {str(j): _ratios([f[r][j] for f in folds]) for j in ks} for r in (KEPT, LEFT_OUT) if r in folds[0]}
         headline = o["definition"] + (" per query" if o["per_query"] else "")
         here = found[rule][str(k)]
         values = {f"robustness_index@{j}": found[rule][str(j)][headline] for j in ks}
@@ -122,9 +120,13 @@ class _Rows:
     def of(cls, emb: Any, o: dict[str, Any]) -> tuple[_Rows, list[str]]:
         name, notes = emb.dataset or "the data", []
         if emb.y is None:
-            raise DataError(f"{name}: no labels. A robustness index needs the tissue class of each tile: column `label`.")
+            raise DataError(
+                f"{name}: no labels. A robustness index needs the tissue class of each tile: column `label`."
+            )
         if emb.centre is None:
-            raise DataError(f"{name}: no centres. A robustness index needs the laboratory of each tile: column `centre`.")
+            raise DataError(
+                f"{name}: no centres. A robustness index needs the laboratory of each tile: column `centre`."
+            )
         known = emb.centre != ""
         if not known.all():
             notes.append(f"{int((~known).sum()):,} tiles without a centre were left out")
@@ -172,7 +174,9 @@ class _Rows:
         if o["sampling"] == "all":
             return
         label = self.y if o["sampling"] == "200" else self.y * len(self.centres) + self.centre
-        have = np.bincount(label[first], minlength=(self.y.max() + 1) * (1 if o["sampling"] == "200" else len(self.centres)))
+        have = np.bincount(
+            label[first], minlength=(self.y.max() + 1) * (1 if o["sampling"] == "200" else len(self.centres))
+        )
         short = int((have < o["per"]).sum())
         if short:
             what = "classes" if o["sampling"] == "200" else "of all pairs of class and centre"
@@ -194,7 +198,9 @@ class _Rows:
         out: dict[str, Any] = {r: {k: (np.zeros((len(at), 4)), np.zeros((len(at), 4))) for k in ks} for r in rules}
         for rows in subsets:
             barred = {r: bar[rows] for r, bar in rules.items()}
-            types = neighbour_types_of(self.X[at[rows]], y[rows], centre[rows], list(barred.values()), ks, o["distance"])
+            types = neighbour_types_of(
+                self.X[at[rows]], y[rows], centre[rows], list(barred.values()), ks, o["distance"]
+            )
             for (rule, bar), found in zip(barred.items(), types, strict=True):
                 for k in ks:
                     out[rule][k][0][rows] += found[k]
@@ -266,7 +272,9 @@ def _odd(here: dict[str, np.ndarray], headline: str, k: int, rows: _Rows) -> lis
         of = {c: len(np.unique(rows.slide[rows.centre == i])) for i, c in enumerate(rows.centres)}
         single = [str(c) for c, number in of.items() if number == 1]
         if single:
-            notes.append(f"one slide only in {', '.join(single)}: without same-slide neighbours these have none of their centre")
+            notes.append(
+                f"one slide only in {', '.join(single)}: without same-slide neighbours these have none of their centre"
+            )
     return notes
 
 

@@ -178,9 +178,9 @@ def _summary(values: np.ndarray, of: np.ndarray, slides: np.ndarray) -> dict[str
     if not of.any():
         return {"pairs": 0}
     v = values[of]
-    low, high = stats.jackknife(lambda keep: _median(v[keep]), slides[of])
+    low, high = np.clip(stats.jackknife(lambda keep: _median(v[keep]), slides[of]), -1, 1)
     spread = float(np.subtract(*np.quantile(v, (0.75, 0.25))))
     return {
         "pairs": int(of.sum()), "median": _median(v), "iqr": spread, "mean": float(v.mean()), "std": float(v.std()),
-        "low": low, "high": high,
+        "low": float(low), "high": float(high),
     }  # fmt: skip

@@ -195,7 +195,9 @@ def _read_mask(name: str, path: Path) -> np.ndarray:
         except Exception as error:  # a damaged file may make the decoder raise anything
             raise DataError(f"{name}: {path} cannot be read ({error}). Copy or download it again.") from error
     if drawn.min() < 0 or drawn.max() > 255:
-        raise DataError(f"{name}: {path} holds {drawn.max()}; mask numbers go from 0 to 255. Download the original mask.")
+        raise DataError(
+            f"{name}: {path} holds {drawn.max()}; mask numbers go from 0 to 255. Download the original mask."
+        )
     return drawn.astype(np.uint8)
 
 

@@ -108,7 +108,7 @@ def command(cli: Any) -> None:
     import click
 
     @cli.command("plism-triples")
-    @click.argument("records", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+    @click.argument("records", nargs=-1, required=True, type=click.Path(dir_okay=False))
     @click.option("--top", default=10, help="How many triples to show.")
     @click.option("--json", "as_json", is_flag=True, help="One JSON object with all triples.")
     def plism_triples(records: tuple[str, ...], top: int, as_json: bool) -> None:

@@ -105,6 +105,7 @@ class DatasetCard(Card):
     licence: str = note()
     registration: str = note()
     sources: tuple[str, ...] = note(())
+    made_by: str = note()
     description: str = note()
     base: str = note("")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cards import DatasetCard, anchored
-from .errors import DataError, MissingError
+from .errors import CardError, DataError, MissingError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,7 @@ class Dataset:
 
     kind = ""
     card: DatasetCard
+    maker: Dataset | None = None  # that the card's `made_by` names; the catalogue sets it
 
     def __init__(self, card: DatasetCard | str, **fields: Any) -> None:
         self.card = (
@@ -65,6 +66,14 @@ class Dataset:
         except MissingError:
             return False
         return True
+
+    def make(self, name: str, data: Path) -> Path:
+        """The folder of the dataset `name`, whose card says `made_by` this one: made now, unless it is there.
+
+        Raises:
+            CardError: this one makes no such dataset.
+        """
+        raise CardError(f"dataset {name}: {self.name} makes no other dataset. Correct `made_by` on its card.")
 
     def missing(self, where: str) -> MissingError:
         """The error for absent data: what should be there, and how to get it."""

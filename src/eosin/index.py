@@ -74,9 +74,9 @@ def open_index(
         progress: called with (files read, files to read).
 
     Raises:
-        MissingError: the data are not there. DataError: they are wrong.
+        MissingError: the data are not there, and nothing makes them. DataError: they are wrong.
     """
-    root = (root or dataset.locate(data)).absolute()
+    root = (root or _located(dataset, data)).absolute()
     key = fingerprint([type(dataset).__name__, plain(dataset.card), str(root)])
     folder = indexes / f"{dataset.name}@{key}"
     kept = _load(folder / "index.npz")
@@ -109,6 +109,13 @@ def open_index(
     marks = {path: mark if mark < began - TICK else UNSURE for path, mark in marks.items()}
     _save(folder, table, items, sources.tolist(), stats, hashes, marks)
     return _index(dataset, root, folder, table, items, sources, hashes)
+
+
+def _located(dataset: Dataset, data: Path) -> Path:
+    """Where a dataset lies; made first by another, where its card names one and it is absent."""
+    if dataset.maker is None or dataset.present(data):
+        return dataset.locate(data)
+    return dataset.maker.make(dataset.name, data)
 
 
 def _items(dataset: Dataset, root: Path) -> Table:

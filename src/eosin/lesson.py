@@ -71,13 +71,17 @@ class Lesson:
         self.device = processes.start(Engine(o["device"]).resolved_device())
         self.first = joint.rank() == 0
         self.index = self._index()
-        batch, side = self.recipe.options["batch_size"], int(self.recipe.options.get("tile", self.teacher.card.size))
+        batch, side = self.recipe.options["batch_size"], self._side()
         held = o["held_out"] if o["probe_every"] else 0
         table = self.index.table
         self.choice = choose(table, o["max_slides"], o["max_tiles"], held, exclude, o["seed"])
         share = (joint.rank(), joint.world())
         self.batches = Batches(self.index, self.choice.rows, batch, side, o["seed"], o["workers"], *share)
         self.warned = list(self.index.warnings)
+
+    def _side(self) -> int:
+        options = self.recipe.options
+        return int(options.get("tile") or options.get("crop") or self.teacher.card.size)
 
     def _recipe(self, name: str) -> DistillationRecipe:
         known = self.catalogue.recipes.things

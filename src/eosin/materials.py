@@ -12,7 +12,7 @@ import click
 
 from .cards import plain
 from .cli import Desk, common
-from .errors import UsageError
+from .errors import MissingError, UsageError
 
 
 @click.group()
@@ -157,6 +157,58 @@ def fetch(name: str, **o: Any) -> None:
     place = fetched(dataset, desk.places.data, desk.console.watch)
     desk.console.finish()
     desk.console.fact({"dataset": name, "path": str(place)}, f"{place}\nNext: bench data check {name}")
+
+
+@data.command()
+@click.argument("project")
+@click.option("--slides", default=0, type=click.IntRange(min=0), help="How many to draw (default: all there are).")
+@click.option("--exclude", multiple=True, help="Patients not to draw: a dataset's name, or a text file of barcodes.")
+@click.option("--files", type=click.Path(), help="The portal's manifest, or the files endpoint's JSON or TSV.")
+@click.option("--frozen", is_flag=True, help="Frozen sections too, not only diagnostic slides.")
+@click.option("--out", type=click.Path(dir_okay=False), help="The manifest to write (default: PROJECT.txt).")
+@click.option("--seed", default=0, help="Another seed draws other slides.")
+@common
+def manifest(project: str, slides: int, exclude: tuple[str, ...], files: str | None, **o: Any) -> None:
+    """Draw slides of tcga-brca, tcga-prad, … (tcga-16: those of H0-mini) for the GDC client.
+
+    One slide of each patient is drawn before any patient gives a second. The list of files is asked of
+    api.gdc.cancer.gov unless --files gives it.
+    """
+    from . import gdc
+    from .files import publish
+
+    desk, wanted = Desk(o), gdc.projects(project)
+    left_out = set().union(*(gdc.patients(_named(desk, name), name) for name in exclude))
+    found = gdc.listed(Path(files)) if files else gdc.fetched(wanted, o["frozen"])
+    sieved, reasons = gdc.sieve(found, wanted, left_out, o["frozen"])
+    lost = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+    if not sieved:
+        raise UsageError(f"None of {len(found)} files may be drawn ({lost or 'none is listed'}). Give another list.")
+    drawn, out = gdc.draw(sieved, slides, o["seed"]), Path(o["out"] or f"{project.lower()}.txt")
+    publish(out, gdc.manifest(drawn).encode())
+    people, size = len({s.patient for s in drawn}), sum(s.size for s in drawn)
+    text = (
+        f"{out}: {len(drawn)} slides of {people} patients, {size / 1e9:.1f} GB, of {len(sieved)} that may be drawn.\n"
+    )
+    text += f"left out: {lost}.\n" if lost else ""
+    if len(drawn) < slides:
+        text += f"There are fewer than the {slides} asked for. --frozen adds frozen sections.\n"
+    if not all(s.project for s in drawn):
+        text += f"The list names no projects: all of it was taken for {project}.\n"
+    facts = {"manifest": str(out), "slides": len(drawn), "patients": people, "bytes": size, "left_out": reasons}
+    desk.console.fact(facts, f"{text}Next: gdc-client download -m {out} -d SLIDES")
+
+
+def _named(desk: Desk, name: str) -> list[str]:
+    """The lines of a text file, or the patients and slides of a dataset."""
+    if Path(name).is_file():
+        return Path(name).read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        items = _index(desk, name, None).items
+    except MissingError as error:
+        raise MissingError(f"{error} Or name its patients in a text file, as labels.csv: --exclude FILE.") from error
+    columns = [items.known(column) for column in ("group", "slide")]
+    return [str(value) for column in columns if column is not None for value in column.tolist()]
 
 
 @data.command()

@@ -195,6 +195,8 @@ class Catalogue:
             own = benchmark.dataset
             if own is not None and not _same(shelf.things.get(own.name), own):
                 shelf.add(own.name, own, self.benchmarks.origin[name])
+        for thing in shelf.things.values():
+            thing.maker = shelf.things.get(thing.card.made_by)
         return shelf
 
     @cached_property

@@ -25,7 +25,7 @@ class DistillationRecipe(ABC):
 
     Attributes:
         options: every option of the card with its value, as this run has it. `steps` and `batch_size` are always there; an
-            option `tile` is the side of the tiles in pixels, else they have the teacher's size.
+            option `tile`, else `crop`, is the side of the tiles in pixels, else they have the teacher's size.
         teacher_views: how many of the views, from the first, the teacher sees too; None for all.
     """
 
