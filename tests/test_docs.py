@@ -176,7 +176,12 @@ def test_the_store_page_has_the_constants_of_the_code():
 
 @pytest.mark.parametrize(
     ("page", "thing"),
-    [("write-a-model.md", "mine"), ("write-a-benchmark.md", "fibro"), ("write-a-benchmark.md", "stain_gap")],
+    [
+        ("write-a-model.md", "mine"),
+        ("write-a-benchmark.md", "fibro"),
+        ("write-a-benchmark.md", "stain_gap"),
+        ("write-a-recipe.md", "cosine"),
+    ],
 )
 def test_printed_plugins_are_the_tested_files(page, thing):
     folder = TOP / "tests" / "third_party" / f"eosin-{thing.replace('_', '-')}"

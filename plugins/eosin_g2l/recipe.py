@@ -60,8 +60,8 @@ OPTIONS = {
     "stop": Option(
         "consecutive",
         ("off", "consecutive", "cumulative"),
-        doc="Open: stop when the loss exceeded the mean of the last `window` more than `patience` times, in a row or in "
-        "all. In a row, a run goes on while its loss falls and ends some 2,500 steps into a plateau (the median for "
+        doc="Open: stop when the loss exceeded the mean of the last `window` more than `patience` times, in a row or "
+        "in all. In a row, a run goes on while its loss falls and ends some 2,500 steps into a plateau (the median for "
         "Gaussian noise); in all, noise ends it within tens of steps, with no use for a cosine to 1e-6.",
     ),
     "window": Option(100, doc="Losses before the present one that it is compared with."),

@@ -18,10 +18,11 @@ def provide_protocols():
 
 @eosin.hookimpl
 def provide_datasets(cards):
+    from .pathorob import PathoROB
     from .plism_data import Plism
     from .tiger import Bcss, Tiger
 
-    kinds = {kind.kind: kind for kind in (Bcss, Plism, Tiger)}
+    kinds = {kind.kind: kind for kind in (Bcss, PathoROB, Plism, Tiger)}
     return [kinds[card.kind](card) for card in cards if card.kind in kinds]
 
 

@@ -1,8 +1,8 @@
 """Augmentations of a batch of tiles (n, 3, height, width) in 0..1, on its device, each tile with parameters of its own.
 
 All random numbers come from one torch.Generator on the CPU through `uniform`, which draws for the joint batch and keeps
-this process's rows: W processes with the same generator see what one would. Tiles change as by torchvision's functionals
-of these names, applied to floats.
+this process's rows: W processes with the same generator see what one would. Tiles change as by torchvision's
+functionals of these names, applied to floats.
 """
 
 from __future__ import annotations

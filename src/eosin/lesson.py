@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, checkpoint, joint, processes
+from . import checkpoint, joint, processes
 from .cards import plain
 from .distill import Distillation, Interrupted, Plan
 from .embed import Engine
@@ -265,7 +265,6 @@ class Lesson:
             "skipped": [*self.warned, *(f"{k}: {v}" for k, v in self.batches.broken.items())],
             "seen": seen,
             "licences": self.licences,
-            "eosin": __version__,
             "environment": environment(self.catalogue.distributions()),
         }
         name = name_of(recipe, self.out)

@@ -69,7 +69,9 @@ def _listing(desk: Desk, things: str) -> tuple[list[str], list[list[Any]]]:
             for n, p in shelf.things.items()
         ]
     if things == "recipes":
-        return ["recipe", "from"], [[n, shelf.origin[n]] for n in shelf.things]
+        return ["recipe", "from", "description"], [
+            [n, shelf.origin[n], r.card.description] for n, r in shelf.things.items()
+        ]
     return ["benchmark", "dataset", "protocol", "metric", "from"], [
         [n, b.card.dataset, b.card.protocol, b.card.metric, shelf.origin[n]] for n, b in shelf.things.items()
     ]
@@ -98,7 +100,10 @@ def _here(desk: Desk, dataset: Any) -> str:
 @click.option("--fit", "room", help="Of a model: which batch fits into a card's memory, as in --fit 24GB.")
 @common
 def show(name: str, **o: Any) -> None:
-    """Show one model, dataset, protocol, benchmark or suite: its card, and what is known of it here."""
+    """Show one model, dataset, protocol, benchmark, suite or recipe: its card, and what is known of it here.
+
+    NAME may begin with what it is, as in recipe:g2l, where two sorts of things have one name.
+    """
     desk = Desk(o)
     facts = _facts(desk, name, o)
     if not desk.console.as_json:
@@ -127,11 +132,17 @@ def _facts(desk: Desk, name: str, o: dict[str, Any]) -> dict[str, Any]:
     if "@" in name or any(p.partition("@")[0] == name for p in catalogue.protocols.things):
         protocol = catalogue.protocol(name)
         return {**plain(protocol.card), "about": " ".join((type(protocol).__doc__ or "").split())}
+    asked, colon, rest = name.partition(":")
     for word, shelf in (
         ("suite", catalogue.suites),
         ("benchmark", catalogue.benchmarks),
         ("dataset", catalogue.datasets),
+        ("recipe", catalogue.recipes),
     ):
+        if colon and asked == word:
+            name = rest
+        elif colon:
+            continue
         if name in shelf.things or name in shelf.clashes:
             thing = shelf.get(name, f"bench list {word}s")
             card = getattr(thing, "card", thing)
@@ -150,10 +161,17 @@ def _facts(desk: Desk, name: str, o: dict[str, Any]) -> dict[str, Any]:
     ):
         known = [
             n
-            for s in (catalogue.models, catalogue.benchmarks, catalogue.datasets, catalogue.protocols, catalogue.suites)
+            for s in (
+                catalogue.models,
+                catalogue.benchmarks,
+                catalogue.datasets,
+                catalogue.protocols,
+                catalogue.suites,
+                catalogue.recipes,
+            )
             for n in s.things
         ]
-        raise unknown("model, dataset, protocol, benchmark or suite", name, known, "bench list models")
+        raise unknown("model, dataset, protocol, benchmark, suite or recipe", name, known, "bench list models")
     weights = o["weights"] and str(Path(o["weights"]).absolute())
     return model_facts(catalogue.model(name, weights=weights), o["room"])
 

@@ -116,9 +116,8 @@ def excluded(desk: Desk, names: tuple[str, ...]) -> list[str]:
             continue
         if name not in desk.catalogue.datasets.things:
             raise UsageError(f"--exclude {name}: neither a text file nor a dataset. `bench list datasets` shows them.")
-        from .plan import Planner
-
-        items = Planner(desk.catalogue, desk.places).index(name).items
+        dataset = desk.catalogue.datasets.things[name]
+        items = dataset.items(dataset.locate(desk.places.data))  # not its tiles: nothing is cut here
         found += [v for column in ("group", "slide") for v in items[column].tolist() if v]
     return sorted(set(found))
 
