@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from helpers import bench, bench_process, install, make_tiles, write_plugin
 
 torch = pytest.importorskip("torch")

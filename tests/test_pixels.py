@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from helpers import bench, install, make_tiles, write_table
 from PIL import Image
 
 import eosin
 from eosin.errors import DataError, UsageError
 from eosin.pixels import Pixels, fitted, mask_file
+from helpers import bench, install, make_tiles, write_table
 
 PLUGIN = '''
 import numpy as np
