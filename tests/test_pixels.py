@@ -212,6 +212,15 @@ def test_mask_files(tmp_path):
             mask_file(tmp_path / name)
 
 
+def test_masks_of_0_and_255(tmp_path):
+    Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "m.png")
+    table = eosin.Table({"id": np.array(["a"]), "source": np.array(["a.png"]), "mask": np.array(["m.png"])})
+    assert eosin.Manifest("d").mask(tmp_path, table, 0).tolist() == [[0, 255]]
+    assert eosin.Manifest("d", options={"mask_values": {255: 1}}).mask(tmp_path, table, 0).tolist() == [[0, 1]]
+    with pytest.raises(DataError, match="m.png holds 255.*mask_values"):
+        eosin.Manifest("d", options={"mask_values": {1: 1}}).mask(tmp_path, table, 0)
+
+
 def test_rows_are_items_or_tiles():
     with pytest.raises(UsageError, match="items or tiles"):
         eosin.Need("d", rows="slides")

@@ -233,10 +233,10 @@ def test_the_strength_of_a_miniature_tiger(tmp_path):
     from eosin_robustness.tiger import Tiger
 
     found = []
-    for strength in (0, 1, 3):
+    for strength in (0, 3):
         root = tmp_path / str(strength)
-        tiger(root, 1, strength, cell=48, slides=4)
-        table = Tiger(DatasetCard("tiger", kind="tiger", options={"patch": 24, "mpp": 0.5})).items(root)
+        tiger(root, 1, strength, cell=32, slides=3)
+        table = Tiger(DatasetCard("tiger", kind="tiger", options={"patch": 16})).items(root)
         reader = Reader(root, table)
         pixels = np.stack([np.asarray(reader.read(i), float).reshape(-1, 3) for i in range(len(table))])
         colour = np.concatenate([pixels.mean(1), pixels.std(1)], axis=1)
@@ -245,4 +245,4 @@ def test_the_strength_of_a_miniature_tiger(tmp_path):
         audit = protocol("centre-audit@1").score(emb, folds=3).metrics
         found.append((of["D1"][0], of["D3"][0], -np.mean(audit["centre_linear"])))
     for values in zip(*found, strict=True):
-        assert values[0] > values[1] > values[2]
+        assert values[0] > values[1]

@@ -69,7 +69,8 @@ class CrossEntropy(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         of_tokens, of_prototypes = ctx.saved_tensors
-        return gradient * of_tokens, gradient * of_prototypes, *[None] * 8
+        # in place: of 131,072 prototypes another copy is 200 MB; a second backward pass is refused by autograd
+        return of_tokens.mul_(gradient), of_prototypes.mul_(gradient), *[None] * 8
 
 
 def _softmax(scores: torch.Tensor) -> None:

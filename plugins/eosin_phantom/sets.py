@@ -18,12 +18,12 @@ from .tissue import PAINTERS
 
 SIDE = 96  # px of a tile
 SPLITS = ("train", "test", "train", "val", "train", "test")  # of pairs of slides, one of each label
-SLIDES, TILES = 48, 10
+SLIDES, TILES = 60, 8
 IMAGES = 60
 
 
 def bags(root: Path, seed: int) -> None:
-    """48 slides of 10 tiles, each of another patient: in every second slide 2 to 4 of them are tumour.
+    """60 slides of 8 tiles, each of another patient: in every second slide 3 to 5 of them are tumour.
 
     `tiles.csv` has path, label (tumour, normal: of the slide), tissue, split, group, slide, centre, mpp.
     """
@@ -34,7 +34,7 @@ def bags(root: Path, seed: int) -> None:
         name, label = f"slide-{k:02d}", ("tumour", "normal")[k % 2]
         centre, split = _centre(k // 2), SPLITS[k // 2 % len(SPLITS)]
         rng = generator(seed, "bag", name)
-        ill = int(rng.integers(2, 5)) if label == "tumour" else 0
+        ill = int(rng.integers(3, 6)) if label == "tumour" else 0
         tissues = ["tumour"] * ill + [str(t) for t in rng.choice(sound, TILES - ill)]
         for i, tissue in enumerate(tissues):
             path = f"tiles/{name}-{i:02d}.png"

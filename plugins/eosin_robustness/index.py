@@ -22,6 +22,9 @@ KEPT, LEFT_OUT = "same slide kept", "same slide left out"
 RESAMPLES = 1000
 
 
+BY_SLIDE = "bootstrap of slides as queries, the same in every fold, level 0.95"
+
+
 def options(**defaults: Any) -> dict[str, eosin.Option]:
     """The options of both protocols, which differ in defaults only."""
     says = {
@@ -69,12 +72,14 @@ class RobustnessIndex(eosin.Protocol):
         metrics |= {"D1": here["D1"], "D3": here["D3"], **values}
         details: dict[str, Any] = {**found, "class x centre": folds[0]["table"]}
         details |= {"classes": np.asarray(rows.classes), "centres": rows.centres}
-        details["interval"] = {
-            str(j): np.array(_interval([f[rule][j] for f in folds], [f["slide"] for f in folds], headline)) for j in ks
-        }
+        intervals = {j: _interval([f[rule][j] for f in folds], [f["slide"] for f in folds], headline) for j in ks}
+        details["interval"] = {str(j): np.array(ends) for j, ends in intervals.items()}
+        own = {f"robustness_index@{j}": (*ends, BY_SLIDE) for j, ends in intervals.items()}
         notes.append(f"chance for these base rates is {here[o['definition'] + ' chance'][0]:.4g}; 1 is not neutral")
         notes += _odd(here, headline, k, rows)
-        return eosin.Scores({m: np.asarray(v).tolist() for m, v in metrics.items()}, details=details, notes=notes)
+        own |= {"robustness_index": (*intervals[k], BY_SLIDE)}
+        found_values = {m: np.asarray(v).tolist() for m, v in metrics.items()}
+        return eosin.Scores(found_values, details=details, notes=notes, intervals=own)
 
 
 class RobustnessIndexG2L(RobustnessIndex):

@@ -117,12 +117,15 @@ class Scores:
         predictions: equal-length arrays `id, fold, seed, y, score`, kept beside the record for intervals and paired tests.
         details: small named arrays: per gene, per pair, counts, class x centre.
         notes: sentences that a reader of the number must know.
+        intervals: {metric: (low, high, how it was made)}, where the protocol knows better than the harness, which resamples
+            patients where it has predictions and takes folds for independent where not.
     """
 
     metrics: Mapping[str, float | Sequence[float]]
     predictions: Mapping[str, np.ndarray] | None = None
     details: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
+    intervals: Mapping[str, tuple[float, float, str]] | None = None
 
     @classmethod
     def of(cls, result: Scores | Mapping[str, Any]) -> Scores:

@@ -102,19 +102,21 @@ class Dataset:
     def mask(self, root: Path, table: Table, i: int) -> np.ndarray:
         """(H, W) int class numbers of the pixels of tile i, where the table has a column `mask`: a file below `root`.
 
-        Here: a grey or palette image, or .npy, cut to the tile's box as the image is. Loaders of other formats override it.
+        Here: a grey or palette image, or .npy, cut to the tile's box as the image is; the card's option `mask_values` maps
+        what a file holds to class numbers, as {255: 1}. Loaders of other formats override it.
 
         Raises:
             DataError: naming the file.
         """
-        from .pixels import mask_file
+        from .pixels import mask_file, renumbered
 
         if table.known("mask") is None or not table["mask"][i]:
             raise DataError(
                 f"{self.name}: {table['id'][i]} has no mask. Give the table a column `mask`: a file of class numbers a tile."
             )
         x, y, w, h = (int(table[c][i]) if c in table else 0 for c in "xywh")
-        return mask_file(root / str(table["mask"][i]), (x, y, w, h) if w > 0 else None)
+        values = mask_file(root / str(table["mask"][i]), (x, y, w, h) if w > 0 else None)
+        return renumbered(values, self.card.options.get("mask_values") or {}, str(table["mask"][i]))
 
 
 def indent(text: str) -> str:

@@ -8,24 +8,22 @@ from typing import Any
 import numpy as np
 
 from . import stats
-from .benchmark import Embeddings
+from .benchmark import Embeddings, Scores
 from .record import finite
 
 RESAMPLES = 1000
 
 
-def intervals(
-    summaries: dict[str, dict[str, Any]], predictions: Mapping[str, np.ndarray] | None, emb: Embeddings
-) -> dict[str, str]:
+def intervals(summaries: dict[str, dict[str, Any]], scores: Scores, emb: Embeddings) -> dict[str, str]:
     """Fill `low` and `high` of each metric; return how each interval was made.
 
     Patients are resampled where predictions and groups are known, tiles where only predictions are; else a t interval
-    over folds or seeds, which is a rule of thumb.
+    over folds or seeds, which is a rule of thumb. What the protocol itself says comes first.
     """
-    how = {}
+    how, own = {}, scores.intervals or {}
     for metric, summary in summaries.items():
         values = [v for v in summary["values"] if v is not None]
-        low, high, text = _interval(metric, values, predictions, emb)
+        low, high, text = own[metric] if metric in own else _interval(metric, values, scores.predictions, emb)
         summary["low"], summary["high"] = finite(low), finite(high)
         how[metric] = text if summary["low"] is not None else "none: one value and no predictions"
     return how

@@ -109,3 +109,21 @@ def mask_file(path: Any, box: tuple[int, int, int, int] | None = None) -> np.nda
         x, y, w, h = box
         values = values[y : y + h, x : x + w]
     return values.astype(np.int64)
+
+
+def renumbered(values: np.ndarray, names: dict[Any, int], what: str) -> np.ndarray:
+    """Class numbers of what a mask file holds; as they are where `names` is empty.
+
+    Raises:
+        DataError: a value that has no class.
+    """
+    if not names:
+        return values
+    classes = {0: 0, **{int(k): int(v) for k, v in names.items()}}
+    found, at = np.unique(values, return_inverse=True)
+    strange = [v for v in found.tolist() if v not in classes]
+    if strange:
+        raise DataError(
+            f"The mask {what} holds {strange[0]}, which `mask_values` of the card does not name. Add it there."
+        )
+    return np.array([classes[v] for v in found.tolist()])[at].reshape(values.shape)

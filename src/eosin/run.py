@@ -242,8 +242,10 @@ class Runner:
     ) -> dict[str, Any]:
         card, protocol = task.benchmark.card, task.benchmark.protocol
         job, needs = next(iter(task.jobs.values())), list(task.benchmark.needs().values())
+        left_out = len(job.index.items) - len(emb)  # of items that are tiles
         if needs[0].rows == "tiles":
             emb = of_items(emb)
+            left_out = len(job.index.items) - len(emb) if job.index.levels else left_out
         ddof = protocol.card.ddof if protocol else 1
         summaries = {
             m: record.summary(np.atleast_1d(np.asarray(v, float)).tolist(), ddof) for m, v in scores.metrics.items()
@@ -252,7 +254,7 @@ class Runner:
             raise DataError(
                 f"{card.name}: score() gave {', '.join(summaries)}, and the card's metric is {card.metric!r}. Make them agree."
             )
-        how = intervals(summaries, scores.predictions, emb)
+        how = intervals(summaries, scores, emb)
         return {
             "model": {
                 **plain(task.model.card),
@@ -276,7 +278,7 @@ class Runner:
                 "fingerprint": job.index.rows,
                 "tiles_fingerprint": job.index.tiles,
                 "rows": len(emb),
-                "left_out": len(job.index.items) - len(emb),
+                "left_out": left_out,
                 **({"tiles": len(job.index.table)} if job.index.levels else {}),
                 **({"pooled": "mean"} if job.index.levels and needs[0].rows == "items" else {}),
                 "classes": list(emb.classes),

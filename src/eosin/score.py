@@ -154,7 +154,7 @@ def score(protocol: Protocol, emb: Embeddings, given: Mapping[str, Any]) -> dict
     summaries = {
         m: record.summary(np.atleast_1d(np.asarray(v, float)).tolist(), card.ddof) for m, v in scores.metrics.items()
     }
-    how = intervals(summaries, scores.predictions, of_items(emb) if card.rows == "tiles" else emb)
+    how = intervals(summaries, scores, of_items(emb) if card.rows == "tiles" else emb)
     return {
         "protocol": card.name,
         "options": options,
