@@ -31,6 +31,9 @@ PRECISION = eosin.Option(
 )
 
 
+BY_SLIDE = "jackknife of slides, which pairs share; rough for medians; level 0.95"
+
+
 class _Plism(eosin.Protocol):
     """What both protocols share: pairs of slides, their groups, medians, and intervals by leaving slides out."""
 
@@ -68,7 +71,8 @@ class _Plism(eosin.Protocol):
             "stains": {s.name: s.stain for s in found.slides},
             "n_tiles": found.n,
         }
-        return eosin.Scores(metrics, None, details, self.remarks(found, o))
+        own = {m: (g["low"], g["high"], BY_SLIDE) for m, g in groups.items() if "low" in g}
+        return eosin.Scores(metrics, None, details, self.remarks(found, o), own)
 
     def combine(self, metrics: dict[str, float], groups: dict[str, Any], pairs: Any, slides: np.ndarray) -> None:
         """Add what is made of several medians."""
