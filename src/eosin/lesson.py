@@ -95,7 +95,7 @@ class Lesson:
         """Teacher and student, each an object of its own."""
         o = self.o
         teacher = o["teacher"] if o["control"] != "continued" else o["student"]
-        found = [self.catalogue.model(name, version=None) for name in (teacher, o["student"])]
+        found = [self.catalogue.model(name) for name in (teacher, o["student"])]
         for model in found:
             if model.available() != "here" and (error := model.missing_weights()):
                 raise error

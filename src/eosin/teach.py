@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def distill(recipe: str | None, **o: Any) -> None:
     --out gets card.yaml and model.safetensors, a model like any other; checkpoint.pt, for --resume; train.jsonl and
     curves.png, what happened; tiles.csv, what was used.
     """
+    o["quiet"] |= os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
     desk, out = Desk(o), Path(o["out"])
     if recipe is None and o["registered"]:
         return desk.console.fact(*register(desk, out, o["registered"]))
