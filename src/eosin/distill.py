@@ -147,8 +147,9 @@ class Distillation:
             views = self.recipe.views(self._tiles(images), generator)
             with torch.no_grad(), self._cast():
                 out = _named(self.teach(self._seen(views[0], self.teacher)))
-            yield {k: v.float()[: n - taken] for k, v in out.items()}
-            taken += len(images)
+            left = -(-(n - taken) // joint.world())  # the same on every process
+            yield {k: v.float()[:left] for k, v in out.items()}
+            taken += len(images) * joint.world()
 
     def steps(self) -> Iterator[dict[str, Any]]:
         """One mapping of log values a step: step, loss, lr, weight_decay, seconds, tiles …

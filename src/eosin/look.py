@@ -141,7 +141,7 @@ def _facts(desk: Desk, name: str, o: dict[str, Any]) -> dict[str, Any]:
     ):
         if colon and asked == word:
             name = rest
-        elif colon:
+        elif colon or word == "recipe" and name in catalogue.models.things:
             continue
         if name in shelf.things or name in shelf.clashes:
             thing = shelf.get(name, f"bench list {word}s")
@@ -152,6 +152,7 @@ def _facts(desk: Desk, name: str, o: dict[str, Any]) -> dict[str, Any]:
                 else ""
             )
             return {"is": word, **plain(card), **({"about": " ".join(about.split())} if about else {})}
+    name = name.removeprefix("model:")
     if (
         name not in catalogue.models.things
         and ":" not in name
