@@ -115,7 +115,8 @@ def run_table(paths: list[Path], floor: list[Path]) -> tuple[list[str], list[lis
     rows = [[b, m, row.get("", "–"), *(row.get(n, "–") for n in names)] for (b, m), row in table.items()]
     remarks = []
     for r in own:
-        remarks += [f"{r['benchmark']['name']}: {n}" for n in [*r.get("notes", []), *r["dataset"].get("warnings", [])]]
+        remarks += [f"{r['benchmark']['name']}: {n}" for n in r.get("notes", [])]
+        remarks += [f"{r['dataset']['name']}: {n}" for n in r["dataset"].get("warnings", [])]
         if r["dataset"].get("left_out"):
             remarks.append(
                 f"{r['benchmark']['name']}: {r['dataset']['left_out']} tiles left out (unlabelled or broken)."
