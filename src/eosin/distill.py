@@ -108,7 +108,7 @@ class Distillation:
     def _module(self) -> Any:
         teacher, student = self.teacher, self.student
         backbone = student.module
-        if teacher.module is backbone:
+        if getattr(teacher, "_module", None) is backbone:
             raise UsageError("Teacher and student are one network. Give the student a name or a copy of its own.")
         backbone.requires_grad_(True)
         if self.plan.recompute and not hasattr(backbone, "set_grad_checkpointing"):

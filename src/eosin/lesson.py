@@ -104,6 +104,13 @@ class Lesson:
 
             found[1] = copy.copy(found[1])
         for model in found:
+            kind = type(model)
+            own = {n: getattr(kind, n) is not getattr(FeatureExtractor, n) for n in ("transform", "build", "embed")}
+            if own["transform"] or not (own["build"] or own["embed"] and model is found[0]):
+                raise UsageError(
+                    f"{model.card.name} has no network that sees tensors normalised by its card, so it can neither teach nor "
+                    "learn. Choose another model; `bench list models` shows them."
+                )
             model._module = None
         return found[0], found[1]
 

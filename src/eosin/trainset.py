@@ -37,7 +37,7 @@ class Pictures(Dataset):
         if not names:
             raise DataError(f"There is no image below {root}. Known endings: {', '.join(IMAGES)}.")
         folders = tuple(sorted({str(root / n.rpartition("/")[0]) for n in names}))
-        slide = [n.rpartition("/")[0] for n in names]
+        slide = [n.rpartition("/")[0] or "." for n in names]
         columns = {"id": np.array(names), "source": np.array(names), "slide": np.array(slide)}
         return Table(columns, watched=(str(root), *folders))
 
