@@ -162,8 +162,8 @@ def test_what_is_refused(room, tmp_path):
     locked = [w if w != "pupil" else "locked" for w in words(room, "e")]
     assert "--accept-licence" in refused(*locked)
     assert bench(*locked, "--accept-licence").code == 0
-    for model in ("color-stats", f"precomputed:{room / 'tiles'}"):
-        assert "neither teach nor learn" in refused(*[w if w != "teacher" else model for w in words(room, "f")])
+    given = [w if w != "teacher" else f"precomputed:{room / 'tiles'}" for w in words(room, "f")]
+    assert "neither teach nor learn" in refused(*given)
     assert bench(*words(room, "g", steps=2)).code == 0
     assert "--resume, or name another --out" in refused(*words(room, "g", steps=2))
     assert "options was" in refused(*words(room, "g", "--resume", steps=3))
