@@ -31,7 +31,7 @@ SIDE = {"g2l": 96, "h0-mini": 98}
 ROWS = """
 models:
   teacher: {teacher}
-  pupil: {{kind: timm, arch: {arch}, arch_options: {{img_size: {side}, depth: 4, embed_dim: 192, num_heads: 3, dynamic_img_size: true}}, size: {side}, dim: 192, seed: 1, readout: mean, mean: {mean}, std: {std}}}
+  pupil: {{kind: timm, arch: {arch}, arch_options: {{img_size: {side}, depth: 4, embed_dim: 192, num_heads: 3, dynamic_img_size: true}}, size: {side}, dim: 192, seed: 1, readout: cls, mean: {mean}, std: {std}}}
 datasets:
   looked-at: {{kind: manifest, root: {labelled}}}
 """
@@ -40,10 +40,10 @@ TEACHERS = {
     "h0-mini": "{{kind: timm, arch: vit_small_patch14_dinov2, arch_options: {{depth: 8, dynamic_img_size: true}}, weights: {vit}, size: {side}, dim: 384, readout: mean}}",
 }
 OPTIONS = {
-    "g2l": {"crop": 96, "lr": 5e-4, "stop": "off"},
+    "g2l": {"crop": 96, "lr": 1e-3, "stop": "off"},
     "h0-mini": {
         "teacher_head": "prototypes", "class_prototypes": 256, "patch_prototypes": 512, "prototypes": 512, "hidden": 256,
-        "local_crops": 0, "crop": 98, "fit_tiles": 256, "epochs": 10, "warmup_epochs": 1, "temperature_epochs": 2, "lr": 0.004,
+        "local_crops": 0, "global_size": 98, "fit_tiles": 256, "epochs": 10, "warmup_epochs": 1, "temperature_epochs": 2, "lr": 0.004,
         "ema": 0.98, "ema_end": 0.999, "layer_decay": 1.0,
     },
 }  # fmt: skip

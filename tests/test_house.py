@@ -41,12 +41,14 @@ FLOORS = [
         "descent",
         "folds",
         "stats",
+        "paired",
         "intervals",
         "measure",
     },
     {
         "store",
         "claims",
+        "crew",
         "outputs",
         "forward",
         "index",
@@ -61,8 +63,38 @@ FLOORS = [
         "watchtower",
         "graduate",
     },
-    {"plan", "run", "score", "lesson", "leaderboard", "checkup", "template", "fetch", "gdc"},
-    {"console", "cli", "work", "look", "materials", "cut", "teach"},
+    {
+        "plan",
+        "run",
+        "cluster",
+        "score",
+        "lesson",
+        "leaderboard",
+        "compare",
+        "alike",
+        "leakage",
+        "curve",
+        "spread",
+        "gathered",
+        "drawing",
+        "axes",
+        "figures",
+        "charts",
+        "report",
+        "payload",
+        "bundle",
+        "modelindex",
+        "published",
+        "standing",
+        "tables",
+        "reproduce",
+        "verdicts",
+        "checkup",
+        "template",
+        "fetch",
+        "gdc",
+    },
+    {"console", "cli", "work", "hands", "look", "materials", "shelves", "cut", "teach", "board", "press", "contest"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 # a library, and the files of the core that may import it
@@ -76,6 +108,7 @@ CONFINED = {
     "transformers": set(),
     "huggingface_hub": {"checkup"},
     "pluggy": {"hookspecs", "plugins"},
+    "ray": {"cluster"},
 }
 NETWORKS = {
     "chunked",
@@ -87,7 +120,7 @@ NETWORKS = {
     "projector",
     "towers",
 }  # files of torch modules, which only build() imports; the test of looking holds that
-HEAVY = {"torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "h5py", "transformers", "huggingface_hub", "PIL"}
+HEAVY = {"ray", "torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "h5py", "transformers", "huggingface_hub", "PIL"}
 
 
 def imports(path: Path, top_only: bool = False) -> set[str]:

@@ -258,3 +258,48 @@ def test_a_damaged_memory_is_made_again(tmp_path, text):
 def test_a_missing_weights_file_is_an_error_with_a_step(tmp_path):
     with pytest.raises(StoreError, match="Cannot read .*Check the path"):
         Memory(tmp_path / "hashes.json").hash(tmp_path / "absent")
+
+
+def test_readouts_are_read_side_by_side_into_one_array(tmp_path):
+    a = address(tmp_path)
+    X = fill(a)
+    _, _, joined, columns = store.read_joined(a, ["mean", "cls"])
+    assert columns == {"mean": slice(0, 2), "cls": slice(2, 7)}
+    np.testing.assert_array_equal(joined, np.concatenate([X[:, :2], X], axis=1))
+
+
+def test_what_exceeds_half_the_free_memory_is_mapped_and_leaves_no_file(tmp_path, monkeypatch):
+    a = address(tmp_path)
+    X, before = fill(a), sorted(a.folder.iterdir())
+    monkeypatch.setattr(store, "free_memory", lambda: 300 * 5 * 4 * 2 - 1)
+    _, _, found = store.read(a, ["cls"])
+    assert isinstance(found["cls"], np.memmap)
+    np.testing.assert_array_equal(found["cls"], X)
+    assert sorted(a.folder.iterdir()) == before
+    monkeypatch.setattr(store, "free_memory", lambda: 300 * 5 * 4 * 2)
+    assert not isinstance(store.read(a, ["cls"])[2]["cls"], np.memmap)
+
+
+def test_neither_memory_nor_disk(tmp_path, monkeypatch):
+    a = address(tmp_path)
+    fill(a)
+    monkeypatch.setattr(store, "free_memory", lambda: 0)
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
+    with pytest.raises(StoreError, match="no room to map it: No space left.*--store"):
+        store.read(a, ["cls"])
+
+
+def test_reading_holds_no_row_twice(tmp_path):
+    """Peak of what Python allocates: the array, and little beside it."""
+    import tracemalloc
+
+    a = address(tmp_path, 2000)
+    for b in a.blocks:
+        n = len(a.span(b))
+        store.write_part(a, b, np.arange(n).astype(str), {r: np.ones((n, 800), np.float32) for r in ("cls", "mean")})
+    store.read_joined(a, ["cls"])
+    tracemalloc.start()
+    _, _, X, _ = store.read_joined(a, ["cls", "mean"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert X.nbytes <= peak < 1.25 * X.nbytes

@@ -42,7 +42,7 @@ class Phantom(eosin.Manifest):
         )
 
     def make(self, name: str, data: Path) -> Path:
-        """Spots (`phantom-hest`), bags (`phantom-bags`) and nuclei (`phantom-nuclei`) for the loaders that read them."""
+        """Spots (`phantom-hest`), bags (`phantom-bags`) and regions (`phantom-regions`) for the loaders that read them."""
         from .sets import SETS
 
         if name not in SETS:

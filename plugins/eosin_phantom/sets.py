@@ -1,29 +1,30 @@
-"""Small sets of the phantom for protocols that ask for more than labelled tiles: spots with genes, bags, nuclei."""
+"""Small sets of the phantom for protocols that ask for more than labelled tiles: spots with genes, bags, regions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from . import png
-from .field import Field, field, mixture
-from .make import MPP, _dose, _patient, _picture
+from .field import field
+from .make import MPP, TILE, _dose, _patient, _picture
 from .publish import write_csv
-from .shapes import generator
+from .shapes import generator, noise
 from .spots import hest
 from .stain import CENTRES
 from .tissue import PAINTERS
 
-SIDE = 96  # px of a tile
-SPLITS = ("train", "test", "train", "val", "train", "test")  # of pairs of slides, one of each label
-SLIDES, TILES = 60, 8
-IMAGES = 60
+SPLITS = ("train", "test", "train", "val", "train", "test", "train", "test", "train", "val")
+"""Of pairs of slides, one of each label; and of groups of images, one of each first tissue."""
+SLIDES, TILES, IMAGES = 40, 4, 60
+REGIONS = ("glass", *PAINTERS)
+"""What the numbers of a mask mean."""
 
 
 def bags(root: Path, seed: int) -> None:
-    """60 slides of 8 tiles, each of another patient: in every second slide 3 to 5 of them are tumour.
+    """40 slides of 4 tiles, each of another patient: in every second slide 2 or 3 of them are tumour, else none.
 
     `tiles.csv` has path, label (tumour, normal: of the slide), tissue, split, group, slide, centre, mpp.
     """
@@ -34,44 +35,52 @@ def bags(root: Path, seed: int) -> None:
         name, label = f"slide-{k:02d}", ("tumour", "normal")[k % 2]
         centre, split = _centre(k // 2), SPLITS[k // 2 % len(SPLITS)]
         rng = generator(seed, "bag", name)
-        ill = int(rng.integers(3, 6)) if label == "tumour" else 0
-        tissues = ["tumour"] * ill + [str(t) for t in rng.choice(sound, TILES - ill)]
-        for i, tissue in enumerate(tissues):
-            path = f"tiles/{name}-{i:02d}.png"
-            _tile(root / path, seed, tissue, name, centre, ("tumour", *sound) if ill else tuple(sound))
+        ill = int(rng.integers(2, 4)) if label == "tumour" else 0
+        for i, tissue in enumerate(["tumour"] * ill + [str(t) for t in rng.choice(sound, TILES - ill)]):
+            path = f"tiles/{name}-{i}.png"
+            _tile(root / path, seed, {tissue: np.ones((TILE, TILE))}, name, centre)
             rows.append((path, label, tissue, split, f"patient-{k:02d}", name, centre, MPP))
     write_csv(root / "tiles.csv", ("path", "label", "tissue", "split", "group", "slide", "centre", "mpp"), rows)
 
 
-def nuclei(root: Path, seed: int) -> None:
-    """60 images of 96 px, each of another patient, with masks (16-bit grey): 1 where there is a nucleus, else 0.
+def regions(root: Path, seed: int) -> None:
+    """60 images of 128 px, each of another patient and of two tissues, with masks (16-bit grey) that number `REGIONS`.
 
-    `tiles.csv` has path, mask, tissue, split, group, centre, mpp.
+    `tiles.csv` has path, mask, split, group, centre, mpp. No image shows glass.
     """
     (root / "tiles").mkdir()
     (root / "masks").mkdir()
-    tissues = [tissue for tissue in PAINTERS if tissue != "fat"]  # fat has none to find
     rows = []
     for k in range(IMAGES):
-        tissue, centre, split = tissues[k % len(tissues)], _centre(k), SPLITS[k // len(tissues) % len(SPLITS)]
-        name = f"{k:02d}-{tissue}.png"
-        piece = _tile(root / "tiles" / name, seed, tissue, f"nuclei {k}", centre, tuple(tissues))
-        png.save(root / "masks" / name, (piece.nuclei > 0).astype(np.uint16))
-        rows.append((f"tiles/{name}", f"masks/{name}", tissue, split, f"patient-{k:02d}", centre, MPP))
-    write_csv(root / "tiles.csv", ("path", "mask", "tissue", "split", "group", "centre", "mpp"), rows)
+        name, centre, split = f"{k:02d}.png", _centre(k), SPLITS[k // len(PAINTERS) % len(SPLITS)]
+        rng = generator(seed, "regions", k)
+        first = k % len(PAINTERS)
+        second = (first + int(rng.integers(1, len(PAINTERS)))) % len(PAINTERS)
+        share = _side(rng, TILE)
+        weights = {tuple(PAINTERS)[first]: 1.0 - share, tuple(PAINTERS)[second]: share}
+        _tile(root / "tiles" / name, seed, weights, f"regions {k}", centre)
+        png.save(root / "masks" / name, np.where(share > 0.5, second + 1, first + 1).astype(np.uint16))
+        rows.append((f"tiles/{name}", f"masks/{name}", split, f"patient-{k:02d}", centre, MPP))
+    write_csv(root / "tiles.csv", ("path", "mask", "split", "group", "centre", "mpp"), rows)
 
 
-def _tile(path: Path, seed: int, tissue: str, name: str, centre: str, among: tuple[str, ...]) -> Field:
-    """Write one picture of slide `name`; tissues of `among` may reach into it."""
+def _side(rng: np.random.Generator, size: int) -> np.ndarray:
+    """The share (size, size) of a tissue that lies on one side of a wavy edge near the middle."""
+    turn, y, x = rng.uniform(0.0, 2 * np.pi), *((np.indices((size, size)) + 0.5) / size - 0.5)
+    edge = np.cos(turn) * x + np.sin(turn) * y + 0.03 * noise(rng, (size, size), 12.0) + rng.uniform(-0.15, 0.15)
+    return np.clip(0.5 + edge * size / 3.0, 0.0, 1.0)
+
+
+def _tile(path: Path, seed: int, weights: Mapping[str, np.ndarray], name: str, centre: str) -> None:
+    """Write one picture of the slide `name`."""
     rng = generator(seed, "tile", name, path.name)
-    piece = field(rng, mixture(rng, tissue, SIDE, among), _patient(seed, name))
+    piece = field(rng, weights, _patient(seed, name))
     png.save(path, _picture(piece, centre, rng, 1.0, _dose(seed, name)))
-    return piece
 
 
 def _centre(k: int) -> str:
     return list(CENTRES)[k % len(CENTRES)]
 
 
-SETS: dict[str, Callable[[Path, int], None]] = {"phantom-hest": hest, "phantom-bags": bags, "phantom-nuclei": nuclei}
+SETS: dict[str, Callable[[Path, int], None]] = {"phantom-hest": hest, "phantom-bags": bags, "phantom-regions": regions}
 """By the names that their datasets have."""

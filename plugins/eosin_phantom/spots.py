@@ -16,8 +16,8 @@ from .shapes import generator
 from .slide import layout
 from .stain import CENTRES
 
-SPOT = 96  # px of a patch
-SPOTS = 11  # along a side of a section
+SPOT = 112  # px of a patch
+SPOTS = 6  # along a side of a section
 LEAST = 0.15  # of a patch is tissue, else only its counts are kept
 SAMPLES = ("PH1", "PH2", "PH3", "PH4", "PH5")
 LISTED = [f"gene_{g:02d}" for g in range(GENES - NOISE)]
@@ -44,7 +44,9 @@ def hest(root: Path, seed: int) -> None:
 def _sample(root: Path, seed: int, sample: str, centre: str, expression: Expression) -> None:
     """Write the patches and the counts of one section."""
     rng = generator(seed, "spots", sample)
-    weights = layout(rng, "tumour", SPOT * SPOTS)
+    whole = layout(rng, "tumour", 2 * SPOT * SPOTS)
+    there = np.s_[SPOT : SPOT * (SPOTS + 1), SPOT : SPOT * (SPOTS + 1)]  # a quarter, so that regions outgrow spots
+    weights = {tissue: weight[there] for tissue, weight in whole.items()}
     piece = field(rng, weights, _patient(seed, sample))
     picture = _picture(piece, centre, rng, 1.0, _dose(seed, sample))
     names, counts, coords, patches, kept = [], [], [], [], []

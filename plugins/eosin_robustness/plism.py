@@ -151,7 +151,8 @@ class PlismLeaderboard(_Plism):
 
         metrics["score"] = score(np.ones(len(slides), bool))
         low, high = stats.jackknife(score, slides)
-        groups["score"] = {"pairs": len(slides), "median": metrics["score"], "low": low, "high": high}
+        found = {"median": metrics["score"], "low": low, "high": high}
+        groups["score"] = {"of": list(LEADERBOARD), "pairs": len(slides), **found}
 
 
 def _ks(given: Any) -> tuple[int, ...]:

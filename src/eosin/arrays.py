@@ -1,8 +1,12 @@
-"""What every sum asks of its input: arrays of one type, equal lengths, finite rows, unit rows. Bad rows are named."""
+"""What every sum asks of its input: arrays of one type, equal lengths, finite rows, unit rows. Bad rows are named.
+And what every reader asks of a file of arrays: that its bytes are its own, and as many as it says."""
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,10 @@ import numpy as np
 from .errors import DataError
 
 BLOCK = 1024  # rows at a time, where a whole would not fit
+INFLATION, SLACK = (
+    100,
+    64 * 2**20,
+)  # how many times its size a compressed file of arrays may hold, and bytes beside that
 
 
 def array(x: Any) -> np.ndarray:
@@ -80,3 +88,54 @@ def codes(values: Any, name: str, n: int) -> np.ndarray:
     if values.shape != (n,):
         raise DataError(f"{name} has shape {values.shape} for {n} rows. Give one {name} a row.")
     return np.unique(values, return_inverse=True)[1]
+
+
+def plausible(path: Path, claimed: int) -> None:
+    """ValueError where a file claims to hold so many bytes more than it has that reading it would only exhaust memory."""
+    size = path.stat().st_size
+    if claimed > SLACK + INFLATION * size:
+        raise ValueError(f"it has {size:,} bytes and claims to hold {claimed:,}")
+
+
+def own_bytes(dataset: Any, path: Path) -> Any:
+    """An open HDF5 dataset whose bytes lie in its own file and may be as many as it says; ValueError for another."""
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"{dataset.name} takes its bytes from another file")
+    plausible(path, dataset.nbytes)
+    if dataset.dtype.kind == "O":
+        sound_heaps(path)
+    return dataset
+
+
+def sound_heaps(path: Path) -> None:
+    """ValueError where an HDF5 file's heaps of text of variable length do not add up: the library would read for ever.
+
+    A heap is `GCOL`, its version, its size, and objects of 16 bytes and their padded content (HDF5 file format, III.E).
+    """
+    with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = -1
+        while (start := content.find(b"GCOL\1\0\0\0", start + 1)) >= 0:
+            at, end = start + 16, start + int.from_bytes(content[start + 8 : start + 16], "little")
+            while at + 16 <= end:
+                index, size = (int.from_bytes(content[at + a : at + b], "little") for a, b in ((0, 2), (8, 16)))
+                at += 16 + -(-size // 8) * 8 if index else size
+                if at > min(end, len(content)) or size < (0 if index else 16):
+                    raise ValueError(f"the text in it is damaged at byte {start}")
+
+
+def npz_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The plain arrays of an npz file, each read only after its header was held against the size of its member."""
+    found = {}
+    with np.load(path, allow_pickle=False) as file:
+        members = file.zip.infolist()
+        plausible(path, sum(m.file_size for m in members))
+        for member in members:
+            with file.zip.open(member) as handle:
+                version = np.lib.format.read_magic(handle)
+                head = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, dtype = head[version](handle)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise ValueError(f"{member.filename} has {member.file_size:,} bytes, too few for {shape} of {dtype}")
+            name = member.filename.removesuffix(".npy")
+            found[name] = file[name]
+    return found

@@ -88,7 +88,7 @@ class Labels:
     def keep_clear(self, x: float, y: float, r: float) -> None:
         self.taken.append((x - r, y - r, x + r, y + r))
 
-    def place(self, sheet: Sheet, x: float, y: float, text: str, bold: bool = False, size: float = 10.5) -> bool:
+    def place(self, sheet: Sheet, x: float, y: float, text: str, size: float = 10.5) -> bool:
         wide = width_of(text, size)
         for dx, dy, anchor in (
             (8, 3.5, "start"), (-8, 3.5, "end"), (0, -8, "middle"), (0, 15, "middle"),
@@ -96,10 +96,12 @@ class Labels:
         ):  # fmt: skip
             left = x + dx - {"start": 0, "middle": wide / 2, "end": wide}[anchor]
             box = (left, y + dy - size * 0.8, left + wide, y + dy + size * 0.2)
-            inside = box[0] >= self.area[0] and box[1] >= self.area[1] and box[2] <= self.area[2] and box[3] <= self.area[3]
+            inside = (
+                box[0] >= self.area[0] and box[1] >= self.area[1] and box[2] <= self.area[2] and box[3] <= self.area[3]
+            )
             if inside and not any(_touch(box, other) for other in self.taken):
                 self.taken.append(box)
-                sheet.text(x + dx, y + dy, text, size, anchor, "ink" if bold else "soft", bold=bold)
+                sheet.text(x + dx, y + dy, text, size, anchor, "soft")
                 return True
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import socket
@@ -12,13 +13,14 @@ from pathlib import Path
 from .errors import StoreError
 from .files import free_space
 
-STALE = 60.0  # seconds without a sign of life after which a claim of another machine is void
+STALE = 60.0  # seconds without a sign of life after which a claim is void
 
 
 class Claims:
     """Who works on which block of an address: `part-000012.claim` holds host, process and its start.
 
-    A claim of a process that is gone is void at once (same machine) or when nobody has touched it for STALE seconds.
+    A claim of a process that is gone is void at once (same machine); any, of a frozen one too, when nobody has touched it
+    for STALE seconds.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,6 +75,14 @@ class Claims:
             return True
         if not owner:  # its writer was killed between making and filling it, or is just doing so
             return self._now() - touched > 2
+        return self._dead(owner, touched) or self._now() - touched > STALE  # alive, and frozen
+
+    def gone(self, owner: str) -> bool:
+        """Whether the writer of a file that carries its owner's name is gone: here at once, elsewhere after STALE seconds."""
+        marks = [p.stat().st_mtime for p in self.folder.glob(f".*{glob.escape(owner)}*") if p.exists()]
+        return self._dead(owner, max(marks, default=0.0))
+
+    def _dead(self, owner: str, touched: float) -> bool:
         host, _, rest = owner.partition("~")
         if host == _host():
             pid, _, started = rest.partition("~")

@@ -26,9 +26,13 @@ COMMANDS = {
     "show": ("look", "Show one model, dataset, protocol, benchmark or suite."),
     "data": ("materials", "Say where data come from, index and check them."),
     "tile": ("cut", "Find tissue on slides, lay a grid over it, write coordinates and a picture a slide."),
-    "store": ("materials", "Look into, check and tidy the stored embeddings."),
+    "store": ("shelves", "Look into, measure, check, tidy and export the stored embeddings."),
     "distill": ("teach", "Make a student of a teacher: the result is a model like any other."),
-    "leaderboard": ("look", "Print the table of all records."),
+    "leaderboard": ("board", "Print the table of all records, beside what was published."),
+    "compare": ("contest", "Compare models: differences, p values, ranks, CKA, leakage, specification curves."),
+    "report": ("press", "Write one HTML file: leaderboard, folds, intervals and figures; it works offline."),
+    "export": ("press", "Write records and predictions as a bundle that another machine can check."),
+    "import": ("press", "Check a bundle and copy its records into the results."),
     "plugins": ("look", "List the installed plugins, also those that fail."),
     "new": ("materials", "Write a new plugin distribution, with a test, ready to publish."),
     "doctor": ("look", "Check this installation: PASS, WARN or FAIL, each with a fix."),
@@ -128,6 +132,16 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = option(command)
+    return command
+
+
+def merged(command: click.Command) -> click.Command:
+    """The command, reading several results folders: --results may be given again."""
+    for option in command.params:
+        if option.name == "results":
+            option.multiple = True
+            option.default = ()
+            option.help = "A folder of records; may be given again (default: EOSIN_HOME/results)."
     return command
 
 

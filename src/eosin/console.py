@@ -119,5 +119,7 @@ class Console:
 
 
 def _numeric(text: Any) -> bool:
-    head = str(text).split("±")[0].strip().rstrip("*%").replace(",", "").lstrip("-+").replace(".", "", 1)
+    head = (
+        str(text).split("±")[0].split("[")[0].rstrip("*+% ").strip().replace(",", "").lstrip("-+").replace(".", "", 1)
+    )
     return head.isdigit() or str(text) in ("", "–", "-")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .arrays import own_bytes, sound_heaps
 from .errors import DataError, StoreError
 from .files import publish
 
@@ -92,15 +93,20 @@ def read(path: Path) -> Coordinates:
     import h5py
 
     try:
+        sound_heaps(path)  # attributes are text too
         with h5py.File(path, "r") as file:
             key = next((k for k in ("tile_coords", "coords") if k in file), None)
             if key is None:
                 raise DataError(f"{path} holds {', '.join(file) or 'nothing'}, neither `coords` nor `tile_coords`.")
-            xy = np.asarray(file[key]).astype(np.int64)
+            xy = np.asarray(own_bytes(file[key], path)).astype(np.int64)
             said = {k: file[k][()] for k in file if getattr(file[k], "shape", None) in ((), (1,))}
             said |= {**dict(file.attrs), **dict(file[key].attrs)}
-            share = np.asarray(file["share"]) if "share" in file else np.empty(0)
-    except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            share = np.asarray(own_bytes(file["share"], path)) if "share" in file else np.empty(0)
+        about = json.loads(said["about"]) if said.get("encoding-type") == TYPE else {}
+        mpp = float(said.get("mpp", np.nan))
+    except DataError:
+        raise
+    except Exception as error:  # of a damaged file HDF5 and what decodes it raise anything
         raise DataError(f"{path} cannot be read ({error}). Copy it again, or make it again.") from error
     xy = xy.reshape(-1, 2) if not xy.size else xy
     if xy.ndim != 2 or xy.shape[1] != 2:
@@ -113,9 +119,9 @@ def read(path: Path) -> Coordinates:
             f"{path} does not say how large a tile is at level 0: it needs the attribute patch_size_level0 (TRIDENT), "
             "patch_size with patch_level (CLAM) or tile_size (the sampler)."
         )
-    about = json.loads(said["about"]) if said.get("encoding-type") == TYPE else {"patch_level": level}
+    about = about or {"patch_level": level}
     about |= {k: str(said[k]) for k in ("fingerprint", "slide") if k in said}
-    return Coordinates(xy, edge or 0, px or edge or 0, float(said.get("mpp", np.nan)), share, about)
+    return Coordinates(xy, edge or 0, px or edge or 0, mpp, share, about)
 
 
 def find(folder: Path, stem: str) -> Coordinates:

@@ -45,7 +45,7 @@ def tile(slides: tuple[str, ...], **o: Any) -> None:
 
     SLIDES are files, or folders that are searched for slides. For each slide, <out>/<slide>.h5 holds the coordinates
     (docs/tiling.md) and <out>/<slide>.png shows mask and grid. A slide that is tiled already is left alone; one that
-    cannot be read is reported, and the others go on.
+    cannot be read is reported, also in <out>/failed.csv, and the others go on; the same command again tries only those.
     """
     desk, out = Desk(o), Path(o["out"])
     tiling = Tiling(**{k: o[k] for k in asdict(Tiling())})
@@ -81,9 +81,22 @@ def tile(slides: tuple[str, ...], **o: Any) -> None:
         print(f"{sum(r['tiles'] for r in rows)} tiles of {len(rows)} slides in {out}")
     for path in failed:
         print(f"failed: {path}: {failed[path]}", file=sys.stderr)
+    _list_failed(out / "failed.csv", failed)
     errors = [{"slide": str(p), "error": failed[p]} for p in paths if p in failed]
     desk.console.fact({"out": str(out), "tiles": sum(r["tiles"] for r in rows), "slides": rows, "failed": errors})
     sys.exit(1 if failed else 0)
+
+
+def _list_failed(path: Path, failed: dict[Path, str]) -> None:
+    """What failed in the last command and why, as a table for people; no file when nothing did."""
+    import csv
+    import io
+
+    if not failed:
+        return path.unlink(missing_ok=True)
+    text = io.StringIO()
+    csv.writer(text).writerows([("slide", "error"), *sorted((str(p), why) for p, why in failed.items())])
+    publish(path, text.getvalue().encode())
 
 
 def _one(path: Path, out: Path, tiling: Tiling, o: dict[str, Any]) -> dict[str, Any]:

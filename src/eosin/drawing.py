@@ -16,7 +16,7 @@ COLOURS = {
 }  # fmt: skip
 SHAPES = ("circle", "square", "triangle", "diamond", "down", "plus", "cross", "ring")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-LETTER = 0.54  # width of a letter of size 1, on average
+LETTER = 0.54  # width of a letter of size 1, on average; capitals and digits are wider
 CORNERS = {
     "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
     "triangle": ((0, -1.15), (1.05, 0.8), (-1.05, 0.8)),
@@ -34,7 +34,9 @@ class Sheet:
     height: float
     marks: list[dict[str, Any]] = field(default_factory=list)
 
-    def line(self, points: Sequence[tuple[float, float]], colour: str = "ink", width: float = 1, dash: bool = False) -> None:
+    def line(
+        self, points: Sequence[tuple[float, float]], colour: str = "ink", width: float = 1, dash: bool = False
+    ) -> None:
         self.marks.append({"is": "line", "points": list(points), "colour": colour, "width": width, "dash": dash})
 
     def box(self, x: float, y: float, w: float, h: float, colour: str, tip: str = "") -> None:
@@ -53,7 +55,7 @@ class Sheet:
 
 
 def width_of(text: str, size: float) -> float:
-    return len(text) * size * LETTER
+    return size * (len(text) * LETTER + 0.1 * sum(c.isupper() or c.isdigit() for c in text))
 
 
 # --- SVG
@@ -82,18 +84,24 @@ def _attribute(text: str) -> str:
 
 def _clean(text: str) -> str:
     """Without the control letters that no XML may hold."""
-    return "".join(c if c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff" else " " for c in str(text))
+    return "".join(
+        c if c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff" else " " for c in str(text)
+    )
 
 
 def _tipped(mark: dict[str, Any], head: str) -> str:
     """An element with its tip, as a title inside."""
-    return f"<{head}/>" if not mark["tip"] else f"<{head}><title>{escape(_clean(mark['tip']))}</title></{head.split()[0]}>"
+    return (
+        f"<{head}/>" if not mark["tip"] else f"<{head}><title>{escape(_clean(mark['tip']))}</title></{head.split()[0]}>"
+    )
 
 
 def _svg_line(m: dict[str, Any], paint: Any) -> str:
     dash = ' stroke-dasharray="4 4"' if m["dash"] else ""
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in m["points"])
-    return f'<polyline points="{points}" fill="none" stroke="{paint(m["colour"])}" stroke-width="{m["width"]:g}"{dash}/>'
+    return (
+        f'<polyline points="{points}" fill="none" stroke="{paint(m["colour"])}" stroke-width="{m["width"]:g}"{dash}/>'
+    )
 
 
 def _svg_box(m: dict[str, Any], paint: Any) -> str:
@@ -107,7 +115,9 @@ def _svg_mark(m: dict[str, Any], paint: Any) -> str:
         points = " ".join(f"{x + a * r:.1f},{y + b * r:.1f}" for a, b in CORNERS[shape])
         return _tipped(m, f'polygon points="{points}" fill="{colour}"')
     if shape in STROKES:
-        d = "".join(f"M{x + a * r:.1f} {y + b * r:.1f}L{x + c * r:.1f} {y + e * r:.1f}" for a, b, c, e in STROKES[shape])
+        d = "".join(
+            f"M{x + a * r:.1f} {y + b * r:.1f}L{x + c * r:.1f} {y + e * r:.1f}" for a, b, c, e in STROKES[shape]
+        )
         return _tipped(m, f'path d="{d}" fill="none" stroke="{colour}" stroke-width="2.4"')
     look = f'fill="{paint("paper")}" stroke="{colour}" stroke-width="1.8"' if shape == "ring" else f'fill="{colour}"'
     return _tipped(m, f'circle cx="{x:.1f}" cy="{y:.1f}" r="{r:g}" {look}')
@@ -153,7 +163,9 @@ def _png_line(image: Any, draw: Any, m: dict[str, Any], colour: str, k: int) -> 
         length = math.hypot(x1 - x0, y1 - y0)
         for at in range(0, int(length), 8 * k):
             a, b = at / length, min(at + 4 * k, length) / length
-            draw.line([(x0 + a * (x1 - x0), y0 + a * (y1 - y0)), (x0 + b * (x1 - x0), y0 + b * (y1 - y0))], colour, width)
+            draw.line(
+                [(x0 + a * (x1 - x0), y0 + a * (y1 - y0)), (x0 + b * (x1 - x0), y0 + b * (y1 - y0))], colour, width
+            )
 
 
 def _png_box(image: Any, draw: Any, m: dict[str, Any], colour: str, k: int) -> None:

@@ -7,19 +7,21 @@ not change a byte. Tiles are decoded by threads while the network computes.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from . import claims, store
 from .claims import Claims
+from .environment import device_name
 from .errors import DataError, ModelError
 from .extractor import FeatureExtractor
 from .forward import Forward
@@ -69,6 +71,23 @@ class Engine:
         """A model on this device."""
         return Forward(extractor, self.resolved_device(), geometry, grid, self.compile, self.channels_last)
 
+    def missing(self, address: Address) -> list[int]:
+        """The blocks of this shard that are not published."""
+        return [b for b in address.missing() if b % self.shard[1] == self.shard[0] - 1]
+
+    def fill(self, job: Job, progress: Progress = lambda rows: None) -> int:
+        """See `fill`; engines of several workers fill in their own way."""
+        return fill(job, self, progress)
+
+    def where(self) -> dict[str, Any]:
+        """What a record says of the devices."""
+        device = self.resolved_device()
+        return {"device": device, "device_name": device_name(device)}
+
+    def alone(self, **changes: Any) -> Engine:
+        """The same settings for one worker."""
+        return Engine(**{f.name: getattr(self, f.name) for f in fields(Engine)} | changes)
+
 
 @dataclass
 class Job:
@@ -81,6 +100,12 @@ class Job:
     geometry: str = "card"
     grid: str = ""  # the dense readout to keep instead of the vectors
 
+    def unbuilt(self) -> Job:
+        """The same without a network: what is sent to another process."""
+        extractor = copy.copy(self.extractor)
+        extractor._module = None
+        return replace(self, extractor=extractor)
+
 
 def fill(job: Job, engine: Engine, progress: Progress = lambda rows: None) -> int:
     """Embed and publish what is missing of an address; return how many tiles were embedded here.
@@ -92,36 +117,56 @@ def fill(job: Job, engine: Engine, progress: Progress = lambda rows: None) -> in
         DataError: tiles that cannot be read, all named, after every other block is published.
         ModelError: an output that is not finite or does not match the card. StoreError: no room.
     """
-    mine = [b for b in job.address.missing() if b % engine.shard[1] == engine.shard[0] - 1]
+    embedded, broken = take_part(job, engine, progress)
+    if broken:
+        raise unreadable(job, engine, broken)
+    return embedded
+
+
+def take_part(
+    job: Job, engine: Engine, progress: Progress = lambda rows: None, refused: set[int] | None = None
+) -> tuple[int, list[BrokenTile]]:
+    """Work on an address until nothing is missing that can be had, beside whoever else does.
+
+    Args:
+        refused: blocks that stay unpublished for their broken tiles; added to, and known to others where they share it.
+
+    Returns:
+        How many tiles were embedded here, and those that could not be read.
+    """
+    mine = engine.missing(job.address)
     if not mine:
-        return 0
+        return 0, []
     embedded, broken = 0, []
-    with Worker(job, engine) as worker, _heartbeat(worker.claims):
+    with Worker(job, engine, refused) as worker, heartbeat(worker.claims):
         while mine:
             for rows, failed in worker.run(mine):
                 broken += failed
                 embedded += rows
                 progress(rows)
-            gone = {b for b in mine if b in worker.refused}
-            mine = [b for b in job.address.missing() if b in mine and b not in gone]
+            mine = [b for b in engine.missing(job.address) if b in mine and b not in worker.refused]
             if mine:
                 time.sleep(0.2)  # another process holds the rest; take over whatever it does not finish
-    if broken:
-        first = "; ".join(str(b) for b in broken[:5])
-        step = (
-            "; --skip-broken cannot leave out whole blocks."
-            if engine.skip_broken
-            else ", or leave them out with --skip-broken."
-        )
-        raise DataError(
-            f"{job.index.dataset.name}: {len(broken)} tile{'s' if len(broken) > 1 else ''} cannot be read. {first}{' …' if len(broken) > 5 else ''}. "
-            "Everything else is embedded and kept. Replace these files" + step
-        )
-    return embedded
+    return embedded, broken
+
+
+def unreadable(job: Job, engine: Engine, broken: list[BrokenTile]) -> DataError:
+    """The error that names broken tiles."""
+    first = "; ".join(str(b) for b in broken[:5])
+    step = (
+        "; --skip-broken cannot leave out whole blocks."
+        if engine.skip_broken
+        else ", or leave them out with --skip-broken."
+    )
+    return DataError(
+        f"{job.index.dataset.name}: {len(broken)} tile{'s' if len(broken) > 1 else ''} cannot be read. {first}{' …' if len(broken) > 5 else ''}. "
+        "Everything else is embedded and kept. Replace these files" + step
+    )
 
 
 @contextlib.contextmanager
-def _heartbeat(held: Claims) -> Iterator[None]:
+def heartbeat(held: Claims) -> Iterator[None]:
+    """Signs of life on claims while this lasts; at its end they are given back."""
     stop = threading.Event()
 
     def beat() -> None:
@@ -140,10 +185,10 @@ def _heartbeat(held: Claims) -> Iterator[None]:
 class Worker:
     """A model on a device and the threads that feed it."""
 
-    def __init__(self, job: Job, engine: Engine) -> None:
+    def __init__(self, job: Job, engine: Engine, refused: set[int] | None = None) -> None:
         self.job, self.engine = job, engine
         self.claims = Claims(job.address.folder)
-        self.refused: set[int] = set()  # blocks with broken tiles, which stay unpublished
+        self.refused = set() if refused is None else refused  # blocks with broken tiles, which stay unpublished
         self.reader = Reader(job.index.root, job.index.table)
         self.view = find_view(job.view)
         self.device = engine.resolved_device()
@@ -207,7 +252,7 @@ class Worker:
         queue: deque[tuple[int, list[int], list[Future[Any]]]] = deque()
         ahead = 0
         for block in blocks:
-            if not self.claims.take(block):
+            if block in self.refused or not self.claims.take(block):
                 continue
             if self.job.address.part(block).exists():  # published since we looked
                 self.claims.release(block)

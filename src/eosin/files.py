@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import secrets
+import time
 from pathlib import Path
 
 WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last megabyte
 END = 2**20
+LEFT = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")  # what `publish` writes before it renames
+OLD = 3600  # seconds after which nobody is still writing such a file
 
 
 def publish(path: Path, content: bytes | memoryview) -> None:
@@ -18,13 +23,23 @@ def publish(path: Path, content: bytes | memoryview) -> None:
         OSError: when the folder cannot be made or written, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(
+        f".{path.name[:200]}.{secrets.token_hex(6)}.tmp"
+    )  # process numbers repeat across machines
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Files that `publish` had begun below a folder when its process was killed, an hour ago or longer."""
+    now, found = time.time(), []
+    for top, _, names in os.walk(folder):
+        found += [Path(top, n) for n in names if LEFT.fullmatch(n)]
+    return sorted(p for p in found if p.is_file() and now - p.stat().st_mtime > OLD)
 
 
 def content_of(path: Path) -> str:
@@ -49,3 +64,14 @@ def free_space(folder: Path) -> str:
         with contextlib.suppress(OSError):
             return f"{shutil.disk_usage(place).free / 2**30:.2f} GB free at {place}."
     return ""
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take: of the machine, or of its container where that allows less; None: unknown."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        found.append(int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024)
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(0, min(found)) if found else None

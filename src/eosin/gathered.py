@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping
-from itertools import count
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
 from typing import Any
 
 from .card import fingerprint
+from .leaderboard import long_rows, place, real
 
 FEW = 64  # an embedding of fewer tiles says more of starting than of going
 
@@ -24,6 +25,12 @@ class Model:
     fingerprint: str = ""
     card: Mapping[str, Any] = field(default_factory=dict)
     rates: dict[str, list[float]] = field(default_factory=dict)
+    memory: float | None = None
+
+    @property
+    def short(self) -> str:
+        """As figures call it, where a ring says already that a paper printed it."""
+        return self.label if self.source == "measured" else self.name
 
     @property
     def params(self) -> int | None:
@@ -37,7 +44,10 @@ class Model:
 
 @dataclass
 class Column:
-    """One question: a benchmark under one protocol, with one set of options, on one set of rows."""
+    """One question: a benchmark under one protocol, with one set of options, on one set of rows.
+
+    A column that only papers fill has no fingerprint; `asked` is its readout.
+    """
 
     benchmark: str
     protocol: str
@@ -45,6 +55,7 @@ class Column:
     folds: str = ""
     against: str = ""
     fingerprint: str = ""
+    asked: str = ""
     better: str = "higher"
     options: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +83,24 @@ class Gathered:
     cells: list[Cell] = field(default_factory=list)
 
     def of(self, column: int) -> list[Cell]:
-        return [c for c in self.cells if c.column == column]
+        return self._by_column.get(column, [])
+
+    @cached_property
+    def _by_column(self) -> dict[int, list[Cell]]:
+        """Made when all cells are there."""
+        by: dict[int, list[Cell]] = {}
+        for cell in self.cells:
+            by.setdefault(cell.column, []).append(cell)
+        return by
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Model name -> its place by number of cells: what has most comes first, and keeps its colour in every figure."""
+        counts: dict[str, int] = {}
+        for cell in self.cells:
+            name = self.models[cell.model].name
+            counts[name] = counts.get(name, 0) + 1
+        return {name: i for i, name in enumerate(sorted(counts, key=lambda n: -counts[n]))}
 
 
 def unsound(record: Mapping[str, Any]) -> str:
@@ -84,7 +112,7 @@ def unsound(record: Mapping[str, Any]) -> str:
         if not isinstance(s, dict) or not isinstance(s.get("values"), list):
             return f"scores.{metric} has no values"
         for number in (*(s.get(k) for k in ("mean", "std", "low", "high")), *s["values"]):
-            if number is not None and not _is_number(number):
+            if number is not None and real(number) is None:
                 return f"scores.{metric} holds {number!r}, which is not a number"
     if record["benchmark"]["metric"] not in record["scores"]:
         return f"scores lack {record['benchmark']['metric']}, the metric of the benchmark"
@@ -93,37 +121,36 @@ def unsound(record: Mapping[str, Any]) -> str:
     return ""
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def gather(
     records: Iterable[Mapping[str, Any]],
-    published: Iterable[Mapping[str, Any]] = (),
+    published: Iterable[dict[str, Any]] = (),
+    names: Any = None,
     cards: Mapping[str, Any] | None = None,
 ) -> Gathered:
     """Records and published values as one table of cells.
 
-    A published value stands in the column of its benchmark and protocol as the papers ran it (folds `paper`, where the
-    protocol has such), and in one of its own where nothing was measured so. Two records of one address that differ are
+    A published value stands in the column where `leaderboard.place` has it. Two records of one address that differ are
     both kept, as two rows.
 
     Args:
-        published: rows of `published.rows`. cards: model name -> card, for models that only papers measured.
+        records: sound ones; see `unsound`. published: rows of `published.rows`; names: `published.Names`.
+        cards: model name -> card, for models that only papers measured.
     """
+    records, published = list(records), list(published)
     found, models, columns = Gathered(), _Numbers(), _Numbers()
-    taken: dict[tuple[Any, ...], str] = {}
+    taken: dict[tuple[Any, ...], Any] = {}
     for r in records:
         column = columns.of(found.columns, _column_key(r), _column(r))
-        name, mark, state = r["model"]["name"], str(r["model"].get("fingerprint") or ""), fingerprint(r["scores"])
-        copy = next(c for c in count() if taken.get((name, mark, c, column), state) == state)
+        name, mark, scores = r["model"]["name"], str(r["model"].get("fingerprint") or ""), r["scores"]
+        copy = next(c for c in count() if taken.get((name, mark, c, column), scores) == scores)
         known = (name, mark, copy, column) in taken
-        taken[name, mark, copy, column] = state
+        taken[name, mark, copy, column] = scores
         model = models.of(found.models, (name, mark, copy), Model(name, name, "measured", mark, r["model"]))
-        _add_rates(found.models[model], r)
+        _add_costs(found.models[model], r)
         if not known:
-            found.cells.append(Cell(model, column, dict(r["scores"]), r))
-    _add_published(found, published, cards or {})
+            found.cells.append(Cell(model, column, dict(scores), r))
+    if published:
+        _add_published(found, records, published, names, cards or {})
     _label(found.models)
     return found
 
@@ -138,6 +165,11 @@ class _Numbers(dict):
         return self[key]
 
 
+def _rule(folds: Any) -> str:
+    """How folds are made (paper, grouped, site); where the option is their number, no word on it."""
+    return folds if isinstance(folds, str) and not folds.isdigit() else ""
+
+
 def _column_key(r: Mapping[str, Any]) -> tuple[str, ...]:
     mark = r["benchmark"].get("fingerprint") or fingerprint(r["protocol"].get("options"))
     return (r["benchmark"]["name"], r["protocol"]["name"], str(mark))
@@ -149,7 +181,7 @@ def _column(r: Mapping[str, Any]) -> Column:
         benchmark=r["benchmark"]["name"],
         protocol=r["protocol"]["name"],
         metric=r["benchmark"]["metric"],
-        folds=str(options.get("folds") or ""),
+        folds=_rule(options.get("folds")),
         against=str(r.get("against") or "").split("@")[0],
         fingerprint=str(r["benchmark"].get("fingerprint") or ""),
         better="lower" if r["benchmark"].get("better") == "lower" else "higher",
@@ -159,42 +191,41 @@ def _column(r: Mapping[str, Any]) -> Column:
     )
 
 
-def _add_rates(model: Model, r: Mapping[str, Any]) -> None:
+def _add_costs(model: Model, r: Mapping[str, Any]) -> None:
+    held = real(r.get("peak_memory_mb"))
+    model.memory = held if model.memory is None or held is None else max(held, model.memory)
     for entry in r.get("embed") or []:
-        if isinstance(entry, dict) and _is_number(entry.get("tiles_per_second")) and (entry.get("tiles") or 0) >= FEW:
+        if isinstance(entry, dict) and real(entry.get("tiles_per_second")) and (entry.get("tiles") or 0) >= FEW:
             device = str(entry.get("device_name") or entry.get("device") or "?")
             model.rates.setdefault(device, []).append(float(entry["tiles_per_second"]))
 
 
-def _add_published(found: Gathered, rows: Iterable[Mapping[str, Any]], cards: Mapping[str, Any]) -> None:
-    models, columns, cells = _Numbers(), _Numbers(), {}
-    for row in rows:
-        key = (row["benchmark"], row["protocol"])
-        column = _like(found.columns, *key)
-        if column is None:
-            column = columns.of(found.columns, key, Column(row["benchmark"], row["protocol"], row["metric"], "paper"))
-        name, source = str(row["model"]), _source(row)
+def _add_published(
+    found: Gathered, records: list[Mapping[str, Any]], rows: list[dict[str, Any]], names: Any, cards: Mapping[str, Any]
+) -> None:
+    """Each printed value in the column where the leaderboard has it; averages, which are of several, in none."""
+    rows = [r for r in rows if not r.get("average")]
+    place([*long_rows(list(map(dict, records))), *rows], names)
+    measured = {(c.benchmark, c.protocol, c.fingerprint): i for i, c in enumerate(found.columns)}
+    models, columns, cells = _Numbers(), _Numbers(), dict[tuple[int, int], Cell]()
+    for r in sorted(rows, key=lambda r: not r["primary"]):
+        column = measured.get((r["benchmark"], r["protocol"], r["column"][-1]))
+        if column is None or r["column"][0] == "published":
+            own = (r["benchmark"], r["protocol"], _rule(r["folds"]), r["against"], r["asked"])
+            column = columns.of(
+                found.columns,
+                own,
+                Column(*own[:2], r["metric"], *own[2:4], asked=own[4], better=r.get("better") or "higher"),
+            )
+        name, source = r["model"], " ".join(str(r[k]) for k in ("paper", "date") if r.get(k)) or "published"
         model = models.of(found.models, (name, source), Model(name, name, source, card=cards.get(name, {})))
-        if (model, column) not in cells:
-            cells[model, column] = Cell(model, column, {})
-            found.cells.append(cells[model, column])
-        summary = {k: row.get(k) for k in ("mean", "std", "low", "high")}
-        cells[model, column].scores[str(row["metric"]).removesuffix("_median")] = {**summary, "values": []}
-        cells[model, column].printed.append(row)
-    for column in columns.values():  # a column that only papers fill has its first metric as the primary one
-        found.columns[column].metric = found.columns[column].metric.removesuffix("_median")
-
-
-def _source(row: Mapping[str, Any]) -> str:
-    said = [str(row.get(k)) for k in ("paper", "date") if row.get(k)]
-    return " ".join(said) or "published"
-
-
-def _like(columns: list[Column], benchmark: str, protocol: str) -> int | None:
-    """The measured column that a paper's value of this benchmark and protocol belongs to, if exactly one does."""
-    same = [i for i, c in enumerate(columns) if (c.benchmark, c.protocol) == (benchmark, protocol) and c.fingerprint]
-    as_printed = [i for i in same if columns[i].folds in ("", "paper", "0")]
-    return as_printed[0] if len(as_printed) == 1 else None
+        cell = cells.get((model, column))
+        if cell is None:
+            cell = cells[model, column] = Cell(model, column, {})
+            found.cells.append(cell)
+        if r["metric"] not in cell.scores:
+            cell.scores[r["metric"]] = {**{k: r[k] for k in ("mean", "std", "low", "high")}, "values": []}
+            cell.printed.append(r)
 
 
 def _label(models: list[Model]) -> None:

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,8 +162,7 @@ def _asked(dataset: Dataset, root: Path, what: str, ask: Callable[[], Any]) -> T
 def _index(
     dataset: Dataset, root: Path, folder: Path, table: Table, items: Table, sources: Any, hashes: list[str]
 ) -> Index:
-    content = np.asarray(hashes)[np.searchsorted(sources, table["source"])] if len(hashes) else np.empty(0, str)
-    tiles = _digest({**{n: table[n] for n in PIXELS if n in table}, "content": content})
+    tiles = _print_of_tiles(table, sources, hashes)
     owner = {"item of a tile": table["item"]} if table is not items else {}
     facts = {"classes": np.asarray(items.classes), "target": items.target, "tiles": np.asarray([tiles])}
     for name, some in {"masks": items, "masks of tiles": table}.items():
@@ -171,6 +170,20 @@ def _index(
             there = some["mask"][some["mask"] != ""]
             facts[name] = np.asarray(hashes)[np.searchsorted(sources, there)] if len(there) else there
     return Index(dataset, root, table, items, tiles, _digest({**items.columns, **facts, **owner}), folder / "table.csv")
+
+
+def _print_of_tiles(table: Table, sources: Any, hashes: list[str]) -> str:
+    content = np.asarray(hashes)[np.searchsorted(sources, table["source"])] if len(hashes) else np.empty(0, str)
+    return _digest({**{n: table[n] for n in PIXELS if n in table}, "content": content})
+
+
+def kept(indexes: Path, name: str) -> Iterator[Index]:
+    """The kept indexes of a dataset as they are, compared with nothing on disk: its data may lie elsewhere by now."""
+    for path in sorted([*indexes.glob(f"{name}@*/index.npz"), *indexes.glob(f"*/{name}@*/index.npz")]):
+        if found := _load(path):
+            yield _index(
+                Dataset(name), path.parent, path.parent, *(found[k] for k in ("table", "items", "sources", "hash"))
+            )
 
 
 def _digest(columns: dict[str, Any]) -> str:

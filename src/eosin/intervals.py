@@ -34,10 +34,8 @@ def _interval(
 ) -> tuple[float, float, str]:
     if predictions is None or not {"id", "y", "score"} <= set(predictions):
         return stats.interval(metric, values)
-    order = np.argsort(emb.id, kind="stable")
-    at = order[np.clip(np.searchsorted(emb.id, predictions["id"], sorter=order), 0, len(order) - 1)]
-    known = bool((emb.id[at] == predictions["id"]).all())
-    group = np.asarray(predictions["id"]) if emb.group is None or not known else emb.group[at]
+    owner = _groups(predictions, emb)
+    group = np.asarray(predictions["id"]) if owner is None else owner
     group = np.where(group == "", predictions["id"], group)
     seeds = predictions.get("seed")
     unit = "tiles" if emb.group is None else "patients"
@@ -52,6 +50,23 @@ def _interval(
         n=RESAMPLES,
     )
     return low, high, text.replace("groups", unit)
+
+
+def _groups(predictions: Mapping[str, np.ndarray], emb: Embeddings) -> np.ndarray | None:
+    """The patient of each prediction; None where patients or tiles are not known."""
+    if emb.group is None:
+        return None
+    order = np.argsort(emb.id, kind="stable")
+    at = order[np.clip(np.searchsorted(emb.id, predictions["id"], sorter=order), 0, len(order) - 1)]
+    return emb.group[at] if (emb.id[at] == predictions["id"]).all() else None
+
+
+def with_groups(predictions: Mapping[str, np.ndarray] | None, emb: Embeddings) -> Mapping[str, np.ndarray] | None:
+    """Predictions with the patient of each as `group`, so that they can be compared where the dataset is not."""
+    if predictions is None or "group" in predictions or "id" not in predictions:
+        return predictions
+    group = _groups(predictions, emb)
+    return predictions if group is None else {**predictions, "group": group}
 
 
 def majority(metrics: list[str], emb: Embeddings) -> dict[str, float]:

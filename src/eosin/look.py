@@ -1,4 +1,4 @@
-"""list, show, leaderboard, plugins, doctor: the commands that look and change nothing."""
+"""list, show, plugins, doctor: the commands that look and change nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def list_(things: str, **o: Any) -> None:
     desk = Desk(o)
     columns, rows = _listing(desk, things)
     if not desk.console.as_json:
-        desk.console.table(columns, [["–" if v in (None, "") else str(v) for v in row] for row in rows])
+        desk.console.table(columns, [[_cell(v) for v in row] for row in rows])
         if things in ("models", "datasets", "protocols", "benchmarks"):
             shelf = getattr(desk.catalogue, things)
             for name, who in shelf.clashes.items():
@@ -31,6 +31,13 @@ def list_(things: str, **o: Any) -> None:
             for text in shelf.problems.values():
                 desk.console.warn(text)
     desk.console.fact({things: [dict(zip(columns, row, strict=True)) for row in rows]})
+
+
+def _cell(value: Any) -> str:
+    """A value as a table shows it; of a long list the number and the first three."""
+    if isinstance(value, list) and value:
+        return f"{len(value)}: {' '.join(value[:3])}{' …' if len(value) > 3 else ''}"
+    return "–" if value in (None, "", []) else str(value)
 
 
 def _listing(desk: Desk, things: str) -> tuple[list[str], list[list[Any]]]:
@@ -43,7 +50,7 @@ def _listing(desk: Desk, things: str) -> tuple[list[str], list[list[Any]]]:
         ]
     if things == "suites":
         return ["suite", "benchmarks", "description"], [
-            [n, " ".join(c.benchmarks), c.description] for n, c in catalogue.suites.things.items()
+            [n, list(c.benchmarks), c.description] for n, c in catalogue.suites.things.items()
         ]
     shelf = getattr(catalogue, things)
     if things == "models":
@@ -188,50 +195,6 @@ def model_facts(model: Any, room: str | None = None) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--suite", "-s", "suites", multiple=True, help="Only benchmarks of this suite.")
-@click.option("--benchmark", "-b", "benchmarks", multiple=True, help="Only this benchmark; may be given again.")
-@click.option("--model", "-m", "models", multiple=True, help="Only this model; may be given again.")
-@click.option("--format", "how", type=click.Choice(["table", "markdown", "csv", "json"]), default="table")
-@click.option("--wide", is_flag=True, help="With csv: a row a model instead of a row a value.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Write to this file instead of stdout.")
-@common
-def leaderboard(
-    suites: tuple[str, ...],
-    benchmarks: tuple[str, ...],
-    models: tuple[str, ...],
-    how: str,
-    wide: bool,
-    out: str | None,
-    **o: Any,
-) -> None:
-    """Print the table of all records: means ± deviation, beside what a majority guess reaches."""
-    desk = Desk(o)
-    from . import leaderboard as board
-
-    records, left = board.collect([desk.places.results])
-    for text in left:
-        desk.console.warn(f"left out: {text}")
-    rows = board.long_rows(records)
-    wanted = {b for s in suites for b in desk.catalogue.suite(s)} | set(benchmarks)
-    rows = [r for r in rows if (not wanted or r["benchmark"] in wanted) and (not models or r["model"] in models)]
-    if desk.console.as_json:
-        return desk.console.fact({"rows": [{k: r[k] for k in board.LONG} for r in rows]})
-    if not rows:
-        desk.console.say(
-            f"No records in {desk.places.results}. Make some: bench run --model efficientnet-lite0 --suite phantom"
-        )
-    if how == "table" and not out:
-        if rows:
-            desk.console.table(*board.wide(rows))
-        return
-    text = board.render(rows, "markdown" if how == "table" else how, wide)
-    if out:
-        Path(out).write_text(text, encoding="utf-8")
-    else:
-        print(text, end="" if text.endswith("\n") else "\n")
-
-
-@click.command()
 @common
 def plugins(**o: Any) -> None:
     """List the installed plugins, what each provides, and why one failed."""
@@ -286,4 +249,4 @@ def doctor(models: bool, **o: Any) -> None:
     sys.exit(1 if any(r["state"] == "FAIL" for r in found) else 0)
 
 
-COMMANDS = {"list": list_, "show": show, "leaderboard": leaderboard, "plugins": plugins, "doctor": doctor}
+COMMANDS = {"list": list_, "show": show, "plugins": plugins, "doctor": doctor}

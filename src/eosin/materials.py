@@ -1,8 +1,7 @@
-"""data, store, new: the commands that handle materials."""
+"""data, new: the commands that handle materials."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import sys
 from pathlib import Path
@@ -243,89 +242,6 @@ def phantom(name: str, out: str, seed: int, **o: Any) -> None:
     desk.console.fact({"written": written, "absent": absent}, f"{text}\nNext: bench run -m color-stats --data {out} …")
 
 
-@click.group()
-def store() -> None:
-    """Look into, check and tidy the stored embeddings."""
-
-
-def _addresses(desk: Desk) -> list[Path]:
-    return sorted(p for p in desk.places.store.glob("*@*/*@*") if p.is_dir())
-
-
-@store.command()
-@common
-def ls(**o: Any) -> None:
-    """List the addresses: model, dataset, parts, rows, size."""
-    desk = Desk(o)
-    rows: list[dict[str, Any]] = []
-    for folder in _addresses(desk):
-        parts = sorted(folder.glob("part-*.h5"))
-        damaged = len(list(folder.glob("*.damaged")))
-        rows.append(
-            {
-                "model": folder.parent.name,
-                "dataset": folder.name,
-                "parts": len(parts),
-                "bytes": sum(p.stat().st_size for p in parts),
-                "damaged": damaged,
-                "path": str(folder),
-            }
-        )
-    if not desk.console.as_json:
-        desk.console.table(
-            ["model", "dataset", "parts", "MB", "damaged"],
-            [[r["model"], r["dataset"], str(r["parts"]), f"{r['bytes'] / 1e6:.1f}", str(r["damaged"])] for r in rows],
-        )
-    desk.console.fact({"addresses": rows})
-
-
-@store.command()
-@common
-def verify(**o: Any) -> None:
-    """Check every byte of every part; damaged ones are named and set aside, to be embedded again by the next run."""
-    desk = Desk(o)
-    from .store import PART, set_aside, sound
-
-    parts = [p for folder in _addresses(desk) for p in sorted(folder.iterdir()) if PART.fullmatch(p.name)]
-    bad = []
-    for done, part in enumerate(parts, 1):
-        if not sound(part):
-            bad.append(part)
-        desk.console.watch("checking the store", done, len(parts))
-    desk.console.finish()
-    set_aside(bad)
-    if not desk.console.as_json:
-        print(f"{len(parts)} parts, {len(bad)} damaged.")
-        for part in bad:
-            print(f"damaged, set aside as *.damaged: {part}")
-    desk.console.fact({"parts": len(parts), "damaged": [str(p) for p in bad]})
-    sys.exit(1 if bad else 0)
-
-
-@store.command()
-@click.option("--yes", is_flag=True, help="Remove what is listed; without it, only list.")
-@common
-def gc(yes: bool, **o: Any) -> None:
-    """List what nothing needs: parts set aside and what killed runs left; with --yes remove it."""
-    desk = Desk(o)
-    from .claims import Claims
-
-    waste: list[Path] = []
-    for folder in _addresses(desk):
-        claims = Claims(folder)
-        waste += [*folder.glob("*.damaged"), *(c for c in folder.glob("*.claim") if claims.void(c))]
-        waste += [t for t in folder.glob(".*.tmp") if claims.void(folder / f"{t.name.split('.')[1]}.claim")]
-    if yes:
-        for path in waste:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-    if not desk.console.as_json:
-        for path in waste:
-            print(f"{'removed' if yes else 'would remove'}: {path}")
-        print(f"{len(waste)} file(s)." + ("" if yes or not waste else " Add --yes to remove them."))
-    desk.console.fact({"files": [str(p) for p in waste], "removed": yes})
-
-
 @click.command()
 @click.argument("what", type=click.Choice(["model", "benchmark"]))
 @click.argument("name")
@@ -344,4 +260,4 @@ def new(what: str, name: str, out: str | None, **o: Any) -> None:
     )
 
 
-COMMANDS = {"data": data, "store": store, "new": new}
+COMMANDS = {"data": data, "new": new}

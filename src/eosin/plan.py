@@ -163,7 +163,7 @@ class Planner:
         if against is not None and not pairs:
             raise UsageError("--against names the other model of a comparison, and no benchmark here compares two.")
         tasks = [
-            Task(m, b, _options(b, options), readout, against=against if b in pairs else None)
+            Task(m, b, options_of(b, options), readout, against=against if b in pairs else None)
             for m in models
             for b in benchmarks
         ]
@@ -175,7 +175,7 @@ class Planner:
                     model = task.against if need.against else task.model
                     if model is None:
                         raise NotApplicable("It compares two models: name the other with --against MODEL.")
-                    job = self.job(model, need if readout is None else _read_as(need, readout))
+                    job = self.job(model, need if readout is None else read_as(need, readout))
                     task.jobs[name] = job = jobs.setdefault(job.address.folder, job)
                     if model.available() != "here" and job.address.missing() and (error := model.missing_weights()):
                         raise error
@@ -197,7 +197,7 @@ def compares(benchmark: Benchmark) -> bool:
         return False
 
 
-def _read_as(need: Need, readout: str) -> Need:
+def read_as(need: Need, readout: str) -> Need:
     import dataclasses
 
     return dataclasses.replace(need, readout=readout)
@@ -209,7 +209,7 @@ def _facts(need: Need) -> dict[str, Any]:
     return {"dataset": need.dataset, **{k: v for k, v in plain(need).items() if v != usual[k]}}
 
 
-def _options(benchmark: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(benchmark: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol's options, complete: defaults, then the benchmark card's, then the command line's."""
     if benchmark.protocol is None:
         return {}
@@ -229,7 +229,7 @@ def benchmark_fingerprint(task: Task) -> str:
     """Protocol, options, metric, readouts, datasets: all that makes this question another question."""
     protocol = task.benchmark.protocol
     needs = {
-        n: _facts(need if task.readout is None else _read_as(need, task.readout))
+        n: _facts(need if task.readout is None else read_as(need, task.readout))
         for n, need in task.benchmark.needs().items()
     }
     return fingerprint(

@@ -6,15 +6,21 @@ slide as TRIDENT writes them: `<slide>.h5` with `features` (n, d) and `coords` (
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .arrays import npz_arrays, own_bytes
 from .cards import fingerprint
-from .errors import DataError, MissingError
+from .errors import DataError, EosinError, MissingError, StoreError, UsageError
 from .extractor import FeatureExtractor
+from .files import publish
 from .index import Index
+from .table import numbers, read_csv
 
 
 class Precomputed(FeatureExtractor):
@@ -116,16 +122,17 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz, h5 or csv file; text never unpickled. In a csv `id` is text and numbered columns are X."""
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return {k: file[k] for k in file.files}
+            return npz_arrays(path)
         if path.suffix in (".h5", ".hdf5"):
             import h5py
 
             with h5py.File(path, "r") as file:
-                return {k: _text(v[()]) for k, v in file.items() if isinstance(v, h5py.Dataset)}
+                return {k: _text(own_bytes(v, path)[()]) for k, v in file.items() if isinstance(v, h5py.Dataset)}
         if path.suffix == ".csv":
             return _csv_arrays(path)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except EosinError:
+        raise
+    except Exception as error:  # zip, zlib, numpy and HDF5 each have errors of their own
         raise DataError(
             f"{path} cannot be read ({error}). It should be an npz or HDF5 file of plain arrays, without pickled objects."
         ) from error
@@ -133,11 +140,68 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _csv_arrays(path: Path) -> dict[str, np.ndarray]:
-    from .table import numbers, read_csv
-
+    """Columns called 0, 1, … are X, `target_…` the targets, y and fold whole numbers where they can be; others are text.
+    Without such numbered columns, all but `id` are X."""
     raw = read_csv(path, required=("id",))
-    ids = np.array(raw.pop("id"))
-    return {"id": ids, "X": np.stack([numbers(path, n, v) for n, v in raw.items()], axis=1).astype(np.float32)}
+    numbered = [n for n in raw if n.isdecimal()]
+    out = {"id": np.array(raw.pop("id"))}
+    wide = {"X": numbered or list(raw), "target": [n for n in raw if numbered and n.startswith("target_")]}
+    for key, names in wide.items():
+        if names:
+            columns = [numbers(path, n, raw.pop(n)) for n in names]
+            out[key] = np.stack(columns, axis=1).astype(np.float32 if key == "X" else np.float64)
+    return out | {n: _whole(path, n, v) for n, v in raw.items()}
+
+
+def _whole(path: Path, name: str, values: list[str]) -> np.ndarray:
+    if name in ("y", "fold") and all(v.removeprefix("-").isdecimal() for v in values if v):
+        return numbers(path, name, values, whole=True)
+    return np.array(values)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """What `read_arrays` reads: an npz, h5 or csv file by its ending, whole or not at all.
+
+    Args:
+        arrays: `id` (n,), `X` (n, d) float32 (a csv holds no grids), `target` (n, g), and columns (n,).
+
+    Raises:
+        UsageError: another ending, or a grid in a csv. StoreError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    if path.suffix == ".npz":
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    elif path.suffix in (".h5", ".hdf5"):
+        import h5py
+
+        with h5py.File(buffer, "w") as file:
+            for name, values in arrays.items():
+                file[name] = np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values
+    elif path.suffix == ".csv" and arrays["X"].ndim == 2:
+        buffer.write(_csv_text(arrays).encode())
+    else:
+        raise UsageError(
+            f"{path}: embeddings are written as .npz, .h5 or .csv, grids as .npz or .h5. Name such a file."
+        )
+    try:
+        publish(path, buffer.getbuffer())
+    except OSError as error:
+        raise StoreError(f"Cannot write {path}: {error.strerror}. Name another --out with space.") from error
+
+
+def _csv_text(arrays: Mapping[str, np.ndarray]) -> str:
+    """Each number in the fewest digits that read back as the same number."""
+    columns = {n: v.astype(str)[:, None] for n, v in arrays.items() if n not in ("X", "target", "classes")}
+    header = list(columns)
+    if "target" in arrays:
+        columns["target"] = arrays["target"].astype(str)
+        header += [f"target_{i}" for i in range(arrays["target"].shape[1])]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*header, *range(arrays["X"].shape[1])])
+    for i, row in enumerate(arrays["X"]):
+        writer.writerow([*(c for v in columns.values() for c in v[i].tolist()), *row.astype(str).tolist()])
+    return text.getvalue()
 
 
 def _text(values: Any) -> np.ndarray:

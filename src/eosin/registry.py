@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ SECTIONS: dict[str, type[Card]] = {
     "recipes": RecipeCard,
     "suites": SuiteCard,
 }
+
+DEEPEST, MOST = 50, 1_000_000  # levels and values of a file of cards; ours has 6 and some thousand
+ANCHOR, OPENS = re.compile(rb"(?:^|[\s,\[{]|[\"']:)&[\w-]"), re.compile(rb"[\[{]|[-?]\s")
 
 
 @dataclass
@@ -53,13 +58,38 @@ def read_yaml(path: Path) -> Any:
     Loader.yaml_implicit_resolvers = {c: [r for r in found if r[0] != stamp] for c, found in rules}
 
     try:
-        return yaml.load(path.read_bytes(), Loader)  # noqa: S506 (a safe loader, subclassed)
+        content = path.read_bytes()
+        if ANCHOR.search(content) or len(OPENS.findall(content)) > 100 * DEEPEST:  # else it cannot be out of bounds
+            _bounded(yaml.parse(content, Loader))
+        return yaml.load(content, Loader)  # noqa: S506 (a safe loader, subclassed)
     except FileNotFoundError:
         raise MissingError(f"There is no file {path}. Check the path given to --registry or --model.") from None
     except OSError as error:
         raise CardError(f"{path} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise CardError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Correct that line.") from error
+
+
+def _bounded(events: Iterable[Any]) -> None:
+    """ValueError for what would exhaust stack or memory when built: depth, repetition by aliases, a value that holds itself."""
+    nodes, opened, sizes = 0, list[tuple[Any, int]](), dict[Any, int]()
+    for event in events:
+        kind, anchor = type(event).__name__, getattr(event, "anchor", None)
+        if kind == "AliasEvent":
+            if anchor not in sizes:
+                raise ValueError(f"*{anchor} holds itself, or is nowhere")
+            nodes += sizes[anchor]
+        elif kind.endswith("EndEvent") and kind[:3] in ("Map", "Seq"):
+            name, start = opened.pop()
+            sizes[name] = nodes - start
+        elif kind in ("MappingStartEvent", "SequenceStartEvent"):
+            opened.append((anchor, nodes))
+            nodes += 1
+        elif kind == "ScalarEvent":
+            nodes += 1
+            sizes[anchor] = 1
+        if len(opened) > DEEPEST or nodes > MOST:
+            raise ValueError(f"it nests deeper than {DEEPEST} levels or says more than {MOST:,} things")
 
 
 def read_registry(path: Path) -> Registry:

@@ -14,10 +14,10 @@ import numpy as np
 from . import environment, record, store
 from .benchmark import Benchmark, Embeddings, Need, Scores
 from .cards import plain
-from .embed import Engine, Job, fill
+from .embed import Engine, Job
 from .errors import DataError, EosinError, MissingError, NotApplicable, said
 from .extractor import parts_of, side
-from .intervals import intervals, majority
+from .intervals import intervals, majority, with_groups
 from .pixels import Pixels
 from .places import Places
 from .plan import Plan, Task, against_of, benchmark_fingerprint
@@ -76,11 +76,13 @@ class Runner:
         for task in plan.tasks:
             by_model.setdefault(id(task.model), []).append(task)
         for tasks in by_model.values():
-            for task in tasks:
+            for i, task in enumerate(tasks):
                 if not task.error:
                     self._attempt(task)
                 elif task.error not in plan.missing:
                     self.outcome.fail(task, (NotApplicable if task.inapplicable else DataError)(task.error))
+                wanted = {job.address.folder for later in tasks[i + 1 :] for job in later.jobs.values()}
+                self.loaded = {key: rows for key, rows in self.loaded.items() if key[0] in wanted}
             self.loaded.clear()
             for model in {id(m): m for t in tasks for m in (t.model, t.against) if m is not None}.values():
                 model._module = None  # the next model needs the memory
@@ -128,16 +130,14 @@ class Runner:
             self.watch(f"embedding {what}", done, todo)
 
         self.watch(f"embedding {what}", 0, todo)
-        fill(job, self.engine, progress)
+        self.engine.fill(job, progress)
         self.outcome.reused += todo - done  # what another process published meanwhile
         seconds = time.perf_counter() - start
-        device = self.engine.resolved_device()
         return {
             "tiles": done,
             "seconds": round(seconds, 3),
             "tiles_per_second": round(done / seconds, 2),
-            "device": device,
-            "device_name": environment.device_name(device),
+            **self.engine.where(),
         }
 
     def embeddings(self, job: Job, need: Need, label: str) -> Embeddings:
@@ -193,7 +193,7 @@ class Runner:
             if key in self.loaded:
                 return self.loaded[key]
             try:
-                ids, broken, found = store.read(address, parts)
+                ids, broken, X, _ = store.read_joined(address, parts)
             except store.Damaged as damage:
                 self.outcome.repaired += [str(p) for p in damage.paths]
                 self.watch(
@@ -205,7 +205,6 @@ class Runner:
                 raise DataError(
                     f"{address.folder} holds other tiles than its dataset. Remove that folder, or name another --store."
                 )
-            X = np.concatenate([found[p] for p in parts], axis=1) if len(parts) > 1 else found[parts[0]]
             self.loaded[key] = X, broken
             return X, broken
         raise DataError(
@@ -220,7 +219,7 @@ class Runner:
         what = f"scoring {task.model.card.name} on {benchmark.card.name}"
         self.watch(what, 0, 0)
         named = {n: self.embeddings(job, _as_asked(needs[n], task), label) for n, job in task.jobs.items()}
-        emb = _one(named) if set(named) <= {"", "against"} else named
+        emb = beside(named) if set(named) <= {"", "against"} else named
         start = time.perf_counter()
         passes_options = benchmark.protocol is not None and type(benchmark).score is Benchmark.score
         scores = Scores.of(benchmark.score(emb, **task.options) if passes_options else benchmark.score(emb))
@@ -231,7 +230,9 @@ class Runner:
             / f"{benchmark.card.name}@{benchmark_fingerprint(task)}.json"
         )
         content = self._record(task, next(iter(named.values())), scores, seconds, [c for c in costs if c], path)
-        record.write(path, content, scores.predictions)
+        first = next(iter(named.values()))
+        items = of_items(first) if next(iter(needs.values())).rows == "tiles" else first
+        record.write(path, content, with_groups(scores.predictions, items))
         return path
 
     def _print(self, task: Task) -> str:
@@ -301,7 +302,7 @@ class Runner:
         }
 
 
-def _one(named: dict[str, Embeddings]) -> Embeddings:
+def beside(named: dict[str, Embeddings]) -> Embeddings:
     """The rows of a model, beside them those of the other where there is one."""
     emb, other = named[""], named.get("against")
     if other is None:

@@ -86,14 +86,54 @@ def bootstrap(
     groups = int(owner.max()) + 1
     if groups < 2:
         return NOTHING
-    cells = []
-    for rows in _cells(len(y), fold, seeds):
+    found = resampled(metric, y, score, owner, groups, n, seed, fold, seeds)
+    return percentiles(found, level, groups)
+
+
+def resampled(
+    metric: str | Callable[[np.ndarray, np.ndarray], float],
+    y: np.ndarray,
+    score: np.ndarray,
+    owner: np.ndarray,
+    groups: int,
+    n: int = 1000,
+    seed: int = 0,
+    fold: Any = None,
+    seeds: Any = None,
+) -> np.ndarray:
+    """(n,) the metric under each resample of the groups, as `bootstrap` takes them; nan where it is undefined.
+
+    Two calls with the same `groups`, `n` and `seed` draw the same groups: their difference is a paired bootstrap.
+
+    Args:
+        owner: (rows,) whose each row is, 0 … groups - 1.
+    """
+    value, rows = by_groups(metric, y, score, owner, fold, seeds)
+    return np.concatenate([value(draws) for draws in _resamples(n, groups, seed, rows)])
+
+
+def by_groups(
+    metric: str | Callable[[np.ndarray, np.ndarray], float],
+    y: np.ndarray,
+    score: np.ndarray,
+    owner: np.ndarray,
+    fold: Any = None,
+    seeds: Any = None,
+) -> tuple[Weighted, int]:
+    """The metric, averaged over (seed, fold), as a function of how often each group counts; the rows of the largest."""
+    parts = []
+    for rows in cells(len(y), fold, seeds):
         present, local = np.unique(owner[rows], return_inverse=True)
-        cells.append((present, _weighted(metric, y[rows], score[rows], local), len(rows)))
-    means = []
-    for draws in _resamples(n, groups, seed, max(size for *_, size in cells)):
-        means.append(_nanmean(np.column_stack([value(draws[:, present]) for present, value, _ in cells])))
-    found = np.concatenate(means)
+        parts.append((present, _weighted(metric, y[rows], score[rows], local), len(rows)))
+
+    def value(draws: np.ndarray) -> np.ndarray:
+        return _nanmean(np.column_stack([of(draws[:, present]) for present, of, _ in parts]))
+
+    return value, max(size for *_, size in parts)
+
+
+def percentiles(found: np.ndarray, level: float, groups: int) -> tuple[float, float]:
+    """The expanded percentiles of what a bootstrap of so many groups found; nan where it found nothing."""
     found = found[np.isfinite(found)]
     if not len(found):
         return NOTHING
@@ -119,8 +159,6 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
 def jackknife(statistic: Callable[[np.ndarray], float], units: Any, level: float = 0.95) -> tuple[float, float]:
     """Interval of a statistic of observations that share units, such as pairs of slides: whole ± t(m - 1) s.
 
-    s^2 = (m - 1) / m sum (without unit u - mean of these)^2 (Tukey 1958), where a unit goes with all of its observations.
-
     Args:
         statistic: a function of which observations count, (n,) bool. units: (n, c) what each is made of; m in all.
 
@@ -129,14 +167,23 @@ def jackknife(statistic: Callable[[np.ndarray], float], units: Any, level: float
     """
     from scipy.special import stdtrit
 
+    whole, error, units_left = jackknife_error(statistic, units)
+    half = stdtrit(units_left, (1 + level) / 2) * error
+    return float(whole - half), float(whole + half)
+
+
+def jackknife_error(statistic: Callable[[np.ndarray], float], units: Any) -> tuple[float, float, int]:
+    """(the statistic, its standard error s, m - 1) by leaving out one unit at a time, with all of its observations.
+
+    s^2 = (m - 1) / m sum (without unit u - mean of these)^2 (Tukey 1958). Three nan's for fewer than three units.
+    """
     units = array(units)
     names = np.unique(units)
     if len(names) < 3:
-        return NOTHING
+        return float("nan"), float("nan"), 1
     without = np.array([statistic(~(units == u).any(1)) for u in names])
-    spread = np.sqrt((len(names) - 1) * without.var())
-    whole, half = statistic(np.ones(len(units), bool)), stdtrit(len(names) - 1, (1 + level) / 2) * spread
-    return float(whole - half), float(whole + half)
+    whole = statistic(np.ones(len(units), bool))
+    return float(whole), float(np.sqrt((len(names) - 1) * without.var())), len(names) - 1
 
 
 def _expanded(level: float, groups: int) -> list[float]:
@@ -147,7 +194,7 @@ def _expanded(level: float, groups: int) -> list[float]:
     return [float(tail), float(1 - tail)]
 
 
-def _cells(rows: int, fold: Any, seeds: Any) -> list[np.ndarray]:
+def cells(rows: int, fold: Any, seeds: Any) -> list[np.ndarray]:
     """The row numbers of each (seed, fold)."""
     cell = np.zeros(rows, np.int64)
     for name, part in (("fold", fold), ("seeds", seeds)):

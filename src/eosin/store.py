@@ -11,8 +11,10 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +25,7 @@ import numpy as np
 
 from .claims import me
 from .errors import StoreError
-from .files import free_space, publish
+from .files import free_memory, free_space, publish
 
 ENCODING, VERSION = "eosin-embeddings", "1"
 HEAD = 512
@@ -171,6 +173,15 @@ def read(address: Address, readouts: list[str]) -> tuple[np.ndarray, np.ndarray,
         Damaged: after setting aside every part that fails its checksum.
         StoreError: when parts are missing or lack a readout.
     """
+    ids, broken, X, columns = read_joined(address, readouts)
+    return ids, broken, {name: X[:, own] for name, own in columns.items()}
+
+
+def read_joined(address: Address, readouts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, slice]]:
+    """As `read`, with the readouts side by side in one array (n, d, …) float32, and which columns are whose.
+
+    Parts are read straight into their rows, so that no row is ever held twice; see `room` for what exceeds memory.
+    """
     import h5py
 
     bad = [address.part(b) for b in address.blocks if not sound(address.part(b))]
@@ -178,23 +189,59 @@ def read(address: Address, readouts: list[str]) -> tuple[np.ndarray, np.ndarray,
     if bad:
         raise Damaged(bad)
     ids: list[np.ndarray] = []
-    broken = np.zeros(address.rows, bool)
-    out: dict[str, np.ndarray] = {}
+    broken, X, columns = np.zeros(address.rows, bool), np.empty((address.rows, 0), np.float32), dict[str, slice]()
     for block in address.blocks:
         span = address.span(block)
+        rows = slice(span.start, span.stop)
         with h5py.File(address.part(block), "r") as file:
             ids.append(np.char.decode(file["id"][:], "utf-8"))
             if "broken" in file:
-                broken[span.start : span.stop] = file["broken"][:].astype(bool)
-            for name in readouts or [n for n in file if n not in ("id", "broken")]:
-                if name not in file:
-                    raise StoreError(
-                        f"{address.part(block)} holds no readout {name!r}, only {', '.join(n for n in file if n not in ('id', 'broken'))}. Choose one with --readout."
-                    )
-                if name not in out:
-                    out[name] = np.empty((address.rows, *file[name].shape[1:]), np.float32)
-                file[name].read_direct(out[name], dest_sel=np.s_[span.start : span.stop])
-    return np.concatenate(ids) if ids else np.empty(0, str), broken, out
+                broken[rows] = file["broken"][:].astype(bool)
+            given = [n for n in file if n not in ("id", "broken")]
+            lacking = next((n for n in readouts if n not in given), None)
+            if lacking:
+                raise StoreError(
+                    f"{address.part(block)} holds no readout {lacking!r}, only {', '.join(given)}. Choose one with --readout."
+                )
+            if not columns:
+                names = readouts or given
+                ends = np.cumsum([0, *(file[n].shape[1] for n in names)]).tolist()
+                columns = {n: slice(*ends[i : i + 2]) for i, n in enumerate(names)}
+                X = room((address.rows, ends[-1], *file[names[0]].shape[2:]), address.folder)
+            for name, own in columns.items():
+                file[name].read_direct(X, dest_sel=np.s_[rows, own])
+    return np.concatenate(ids) if ids else np.empty(0, str), broken, X, columns
+
+
+def room(shape: tuple[int, ...], folder: Path) -> np.ndarray:
+    """A float32 array: in memory; or, where it would take more than half of what is free, in a nameless file of the
+    store's disk, whose pages the system takes in and gives back as they are used.
+
+    Raises:
+        StoreError: neither has room.
+    """
+    size, free = 4 * math.prod(shape), free_memory()
+    if free is None or size <= free / 2:
+        return np.empty(shape, np.float32)
+    try:
+        file = tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None)
+        with contextlib.suppress(AttributeError):  # on a Mac
+            os.posix_fallocate(file.fileno(), 0, size)  # now, since a page that finds no room later kills the process
+        return np.memmap(file, np.float32, "w+", shape=shape)
+    except OSError as error:
+        raise StoreError(
+            f"{folder} holds {size / 2**30:.1f} GB, {free / 2**30:.1f} GB of memory are free, and there is no room to map it: {error.strerror}. {free_space(folder)} Use a machine with more, or another --store."
+        ) from error
+
+
+def stored(folder: Path) -> Address | None:
+    """The address that a folder is, as its first undamaged part says; None where there is none."""
+    import h5py
+
+    for path in filter(sound, sorted(folder.glob("part-*.h5"))):
+        with contextlib.suppress(OSError, KeyError, ValueError, TypeError), h5py.File(path, "r") as file:
+            return Address(folder, int(file.attrs["rows"]), json.loads(file.attrs["about"]))
+    return None
 
 
 def given_readouts(address: Address) -> tuple[str, ...]:

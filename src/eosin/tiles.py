@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .arrays import own_bytes
 from .errors import DataError
 from .extractor import MAX_PIXELS
 from .slides import Slide
@@ -30,6 +31,9 @@ class BrokenTile(DataError):
     def __init__(self, tile: str, why: str) -> None:
         self.tile, self.why = tile, why
         super().__init__(f"{tile}: {why}")
+
+    def __reduce__(self) -> Any:
+        return BrokenTile, (self.tile, self.why)
 
 
 class Reader:
@@ -110,7 +114,8 @@ class Reader:
             self.open.file, self.open.array_path = h5py.File(path, "r"), path
         key = str(self.table["key"][i])
         row = int(self.table["row"][i]) if self.rowed else -1
-        pixels = self.open.file[key][row if row >= 0 else ()]  # no row: the array is one tile
+        stored = own_bytes(self.open.file[key], path)
+        pixels = stored[row if row >= 0 else ()]  # no row: the array is one tile
         if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
             raise DataError(
                 f"{path.name}[{key}] holds {pixels.dtype} of shape {pixels.shape}, not uint8 (height, width, 3)"

@@ -13,65 +13,7 @@ import click
 
 from .cli import Desk, common, pairs
 from .errors import EosinError, MissingError, UsageError
-
-
-def compute(command: Any) -> Any:
-    """The options of commands that run models."""
-    for option in (
-        click.option("--quiet", is_flag=True, help="No progress and no remarks."),
-        click.option(
-            "--skip-broken", is_flag=True, help="Leave out tiles that cannot be read; the record counts them."
-        ),
-        click.option(
-            "--workers", default=0, type=click.IntRange(min=0), help="Threads that read tiles (default: by machine)."
-        ),
-        click.option(
-            "--channels-last", is_flag=True, help="Pixels in the order that convolutions like; for CNNs on a GPU."
-        ),
-        click.option(
-            "--compile", is_flag=True, help="torch.compile: a minute more to start, then faster; for long runs."
-        ),
-        click.option("--batch-size", default=0, type=click.IntRange(min=0), help="Tiles a batch (default: what fits)."),
-        click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps."),
-        click.option(
-            "--precision",
-            type=click.Choice(["fp32", "fp16", "bf16"]),
-            help="Override the card's precision; another address.",
-        ),
-        click.option(
-            "--weights", type=click.Path(), help="A local weights file instead of the card's; for one --model."
-        ),
-        click.option(
-            "--model",
-            "-m",
-            "models",
-            multiple=True,
-            help="A name, timm:ARCH, precomputed:DIR, or a card's path; may be given again.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def chosen_models(desk: Desk, o: dict[str, Any]) -> list[Any]:
-    """The extractors that the options name."""
-    if not o["models"]:
-        raise UsageError("No model: add --model NAME. `bench list models` shows them all.")
-    if o["weights"] and len(o["models"]) > 1:
-        raise UsageError("--weights belongs to one model: give one --model, or name weights in cards.")
-    if o["weights"] and not Path(o["weights"]).exists():
-        raise MissingError(f"There is no weights file {o['weights']}. Check the path.")
-    return [
-        desk.catalogue.model(m, weights=o["weights"] and str(Path(o["weights"]).absolute()), precision=o["precision"])
-        for m in dict.fromkeys(o["models"])
-    ]
-
-
-def engine(o: dict[str, Any], shard: tuple[int, int] = (1, 1)) -> Any:
-    from .embed import Engine
-
-    speed = {"compile": o["compile"], "channels_last": o["channels_last"]}
-    return Engine(o["device"], o["batch_size"], o["workers"], o["skip_broken"], shard, **speed)
+from .hands import chosen_models, compute, engine, read_shard
 
 
 @click.command()
@@ -114,9 +56,11 @@ def run(**o: Any) -> None:
         return show_plan(console, plan)
     if plan.missing and not o["available"]:
         raise_missing(console, plan)
-    from .run import Runner
-
-    runner = Runner(desk.places, engine(o), desk.catalogue.distributions(), console.watch)
+    if o["kind"] == "ray":
+        from .cluster import ClusterRunner as Runner
+    else:
+        from .run import Runner  # type: ignore[assignment]
+    runner = Runner(desk.places, engine(o, console), desk.catalogue.distributions(), console.watch)
     outcome = runner.run(plan)
     if not console.as_json and not o["no_floor"]:
         add_floor(desk, planner, runner, benchmarks, options, plan)
@@ -211,14 +155,15 @@ def report(desk: Desk, outcome: Any, debug: bool) -> None:
 @click.option("--readout", default="default", help="`grid` stores dense features as well.")
 @click.option("--geometry", default="card", help="`224`: shorter side 224 and centre crop, whatever the card says.")
 @click.option("--shard", default="1/1", help="i/n: only the i-th of n parts of the work, for array jobs.")
-@click.option("--status", is_flag=True, help="Say what is there and what is missing, and stop.")
+@click.option(
+    "--status", is_flag=True, help="Say what is there and what is missing (of --shard i/n: of that shard), and stop."
+)
 @compute
 @common
 def embed(**o: Any) -> None:
     """Embed datasets and store the rows. A killed run loses at most the block in work; run it again to go on."""
     desk = Desk(o)
     from .benchmark import Need
-    from .embed import fill
     from .plan import Planner
     from .views import view as find_view
 
@@ -237,19 +182,21 @@ def embed(**o: Any) -> None:
     if absent:
         raise MissingError("\n\n".join(absent))
     desk.console.finish()
+    chosen = engine(o, desk.console, shard)
     rows, failed, codes = [], [], {0}
     for job in jobs:
         before = job.address.rows_of(job.address.present())
         done = [0]
         if not o["status"]:
-            what, todo = f"embedding {job.extractor.card.name} on {job.index.dataset.name}", job.address.rows - before
+            what = f"embedding {job.extractor.card.name} on {job.index.dataset.name}"
+            todo = job.address.rows_of(chosen.missing(job.address))
 
             def progress(n: int, what: str = what, todo: int = todo, done: list[int] = done) -> None:
                 done[0] += n
                 desk.console.watch(what, done[0], todo)
 
             try:
-                fill(job, engine(o, shard), progress)
+                chosen.fill(job, progress)
             except EosinError as error:
                 if o["debug"]:
                     raise
@@ -257,7 +204,7 @@ def embed(**o: Any) -> None:
                 failed.append(
                     {"model": job.extractor.card.name, "dataset": job.index.dataset.name, "error": str(error)}
                 )
-        missing = job.address.rows_of(job.address.missing())
+        missing = chosen.missing(job.address)
         rows.append(
             {
                 "model": job.extractor.card.name,
@@ -266,7 +213,8 @@ def embed(**o: Any) -> None:
                 "tiles": job.address.rows,
                 "embedded": done[0],
                 "reused": before,
-                "missing": missing,
+                "missing": job.address.rows_of(missing),
+                "missing_blocks": missing,
                 "address": str(job.address.folder),
             }
         )
@@ -286,13 +234,6 @@ def embed(**o: Any) -> None:
     for row in failed:
         print(f"failed: {row['model']} on {row['dataset']}: {row['error']}", file=sys.stderr)
     sys.exit(1 if 1 in codes else max(codes))
-
-
-def read_shard(text: str) -> tuple[int, int]:
-    i, _, n = text.partition("/")
-    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
-        raise UsageError(f"--shard {text}: write i/n with i from 1 to n, as in --shard 3/16.")
-    return int(i), int(n)
 
 
 @click.command()
