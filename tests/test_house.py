@@ -120,7 +120,19 @@ NETWORKS = {
     "projector",
     "towers",
 }  # files of torch modules, which only build() imports; the test of looking holds that
-HEAVY = {"ray", "torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "h5py", "transformers", "huggingface_hub", "PIL"}
+HEAVY = {
+    "ray",
+    "torch",
+    "torchvision",
+    "timm",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "h5py",
+    "transformers",
+    "huggingface_hub",
+    "PIL",
+}
 
 
 def imports(path: Path, top_only: bool = False) -> set[str]:

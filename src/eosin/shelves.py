@@ -313,8 +313,8 @@ def rows_of(folder: Path, indexes: Path, readout: str) -> tuple[dict[str, np.nda
 
     address = stored(folder)
     if address is None or address.missing():
-        lost = "" if address is None else f" {address.rows_of(address.missing())} of {address.rows} tiles."
-        raise MissingError(f"{folder} is not complete:{lost or ' no part.'} Embed the rest first: bench embed")
+        lost = f"{address.rows_of(address.missing())} of {address.rows} tiles lack" if address else "no sound part"
+        raise MissingError(f"{folder} is not complete: {lost}. First bench store verify, then bench embed.")
     card = ModelCard(**address.about["model"])
     ids, broken, X, _ = read_joined(address, parts_of(readout, card, given_readouts(address)))
     name, _, tiles = folder.name.split("+")[0].rpartition("@")
