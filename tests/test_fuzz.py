@@ -39,6 +39,9 @@ from eosin.tiling import Tiling, cut
 from helpers import tile
 from slide_files import pyramid, tissue
 
+# what Pillow remarks on damaged tags is not ours
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
 ROOM = 768 * 2**20  # bytes that reading a file of a few kB may take, threads' stacks included
 FORBIDDEN = (
     "os.system",
