@@ -65,6 +65,7 @@ FLOORS = [
     },
     {
         "plan",
+        "rows",
         "run",
         "cluster",
         "score",

@@ -21,7 +21,8 @@ from .errors import DataError, EosinError, MissingError, NotApplicable, UsageErr
 from .extractor import dense, parts_of
 from .plan import Planner, Task, options_of, read_as
 from .precomputed import Precomputed
-from .run import Runner, beside
+from .rows import beside
+from .run import Runner
 
 Watch = Callable[[str, int, int], None]
 
@@ -196,9 +197,9 @@ def _scores(runner: Stored, task: Task, specs: Sequence[dict[str, Any]], watch: 
         try:
             if held[0] != readout:
                 held = ("", None)
-                runner.loaded.clear()
+                runner.rows.keep(set())
                 asked = {n: read_as(need, readout) if len(needs) == 1 else need for n, need in needs.items()}
-                named = {n: runner.embeddings(j, asked[n], benchmark.card.label) for n, j in task.jobs.items()}
+                named = {n: runner.rows.embeddings(j, asked[n], benchmark.card.label) for n, j in task.jobs.items()}
                 held = (readout, beside(named) if set(named) == {""} else named)
             found = Scores.of(benchmark.score(held[1], **options)).metrics[benchmark.card.metric]
             out[str(spec)] = float(np.mean(np.atleast_1d(np.asarray(found, float))))
@@ -206,7 +207,7 @@ def _scores(runner: Stored, task: Task, specs: Sequence[dict[str, Any]], watch: 
             raise
         except EosinError as error:
             out[str(spec)] = str(error)
-    runner.loaded.clear()
+    runner.rows.keep(set())
     return out
 
 
