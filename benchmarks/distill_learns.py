@@ -28,23 +28,24 @@ from eosin.trainset import dataset_of
 from eosin.watchtower import _embedded
 
 SIDE = {"g2l": 96, "h0-mini": 98}
+READOUTS = {"g2l": "cls", "h0-mini": "cls+mean"}
 ROWS = """
 models:
   teacher: {teacher}
-  pupil: {{kind: timm, arch: {arch}, arch_options: {{img_size: {side}, depth: 4, embed_dim: 192, num_heads: 3, dynamic_img_size: true}}, size: {side}, dim: 192, seed: 1, readout: cls, mean: {mean}, std: {std}}}
+  pupil: {{kind: timm, arch: {arch}, arch_options: {{img_size: {side}, depth: 4, embed_dim: 192, num_heads: 3, dynamic_img_size: true}}, size: {side}, seed: 1, readout: {readout}, mean: {mean}, std: {std}}}
 datasets:
   looked-at: {{kind: manifest, root: {labelled}}}
 """
 TEACHERS = {
     "g2l": "{{kind: timm, arch: tf_efficientnet_lite0, weights: 'package:{package}', key_map: efficientnet_pytorch, size: {side}, mean: [.5, .5, .5], std: [.5, .5, .5]}}",
-    "h0-mini": "{{kind: timm, arch: vit_small_patch14_dinov2, arch_options: {{depth: 8, dynamic_img_size: true}}, weights: {vit}, size: {side}, dim: 384, readout: mean}}",
+    "h0-mini": "{{kind: timm, arch: vit_small_patch14_dinov2, arch_options: {{depth: 8, dynamic_img_size: true}}, weights: {vit}, size: {side}, readout: cls+mean}}",
 }
 OPTIONS = {
     "g2l": {"crop": 96, "lr": 1e-3, "stop": "off"},
     "h0-mini": {
         "teacher_head": "prototypes", "class_prototypes": 256, "patch_prototypes": 512, "prototypes": 512, "hidden": 256,
         "local_crops": 0, "global_size": 98, "fit_tiles": 256, "epochs": 10, "warmup_epochs": 1, "temperature_epochs": 2, "lr": 0.004,
-        "ema": 0.98, "ema_end": 0.999, "layer_decay": 1.0,
+        "ema": 0.9, "ema_end": 0.98, "layer_decay": 1.0, "global_scale": 0.6, "jitter": 0.2, "grey": 0.0, "solarise": 0.0, "blur_first": 0.1,
     },
 }  # fmt: skip
 
@@ -98,6 +99,7 @@ def main() -> None:
             teacher=teacher,
             side=side,
             arch=arch,
+            readout=READOUTS[args.recipe],
             labelled=args.labelled.absolute(),
             mean=[0.7, 0.58, 0.7],
             std=[0.21, 0.23, 0.18],

@@ -145,7 +145,14 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_stored(home, tmp_path, world):
     make_tiles(world, 1300)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "TINT_SLEEP": "0.03", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "eosin.cli", "embed", "-m", "tint", "-d", "tiny"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
     deadline = time.time() + 60
     while not parts(home / "embeddings") and time.time() < deadline:
         time.sleep(0.05)

@@ -65,8 +65,10 @@ def from_file(path: Path) -> Embeddings:
             f"{path}: {len(bad)} rows of X hold NaN or infinity, first rows {', '.join(map(str, bad[:5]))}. Remove or embed them again."
         )
     for name in PER_ROW:
-        if name in arrays and name != "X2" and len(arrays[name]) != len(X):
-            raise DataError(f"{path}: {name} has {len(arrays[name])} rows, X has {len(X)}. Give one value a row.")
+        if name in arrays and name != "X2" and np.shape(arrays[name])[:1] != (len(X),):
+            raise DataError(
+                f"{path}: {name} has {np.size(arrays[name]) and len(np.atleast_1d(arrays[name]))} rows, X has {len(X)}. Give one value a row."
+            )
     y, target, classes = _labels(arrays)
     split = arrays.get("split")
     if split is not None:
