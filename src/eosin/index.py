@@ -27,6 +27,7 @@ from .files import content_of, publish
 from .table import Table
 
 TICK = 50_000_000  # nanoseconds; file systems count time in steps of up to some ten milliseconds
+CHUNK = 128  # files that a thread reads before it says so
 UNSURE = -2  # a mark that no file has
 PIXELS = ("id", "source", "x", "y", "w", "h", "px", "pad", "row", "key", "level")
 
@@ -98,11 +99,17 @@ def open_index(
     fresh = [i for i, k in enumerate(keys) if k not in known]
     hashes = [known.get(k, "") for k in keys]
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        for done, (i, digest) in enumerate(
-            zip(fresh, pool.map(lambda i: _content(root / sources[i]), fresh), strict=True), 1
+        some = [
+            fresh[at : at + CHUNK] for at in range(0, len(fresh), CHUNK)
+        ]  # a thread's errand costs as much as a file
+        done = 0
+        for rows, digests in zip(
+            some, pool.map(lambda rows: [_content(root / sources[i]) for i in rows], some), strict=True
         ):
-            hashes[i] = digest
-            if progress and (done % 256 == 0 or done == len(fresh)):
+            for i, digest in zip(rows, digests, strict=True):
+                hashes[i] = digest
+            done += len(rows)
+            if progress:
                 progress(done, len(fresh))
     # what changed while we read, or within the clock's tick before, may hold more than we saw: not to be trusted again
     marks = _marks(sorted({*table.watched, *items.watched, *_folders(root, sources)}))
