@@ -89,6 +89,7 @@ def test_a_killed_run_goes_on_as_it_would_have_gone(room, kill_at):
     assert bench_process(*words(room, "whole", "--probe-every", 2, "--held-out", 6)).code == 0
     process = subprocess.Popen(
         [sys.executable, "-m", "eosin.cli", *map(str, words(room, "cut", "--probe-every", 2, "--held-out", 6))],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as bench_process has it: equal bytes need equal threads
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     log = room / "cut" / "train.jsonl"
