@@ -168,3 +168,12 @@ def test_a_process_keeps_stdout_clean_and_gives_the_code(tmp_path):
     done = bench_process("list", "models", "--json", PYTHONPATH=str(tmp_path / "site"))
     assert done.code == 0 and {m["model"] for m in done.json["models"]} >= {"tint", "color-stats"} and not done.err
     assert bench_process("run", "-m", "nosuch", "-b", "tint-mean").code == 2
+
+
+def test_a_metric_that_the_protocol_does_not_give_is_said_before_anything_is_embedded(home, world):
+    (home / "registry.yaml").write_text(
+        "benchmarks: {bad: {dataset: tiny, protocol: g2l-knn@1, metric: auroc}}\ndatasets: {tiny: {kind: manifest}}\n"
+    )
+    done = bench("run", "-m", "color-stats", "-b", "bad", "--json")
+    assert done.code == 1 and "none of accuracy, balanced_accuracy" in done.json["failed"][0]["error"]
+    assert done.json["embedded"] == 0

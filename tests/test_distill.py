@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -167,7 +168,7 @@ def test_what_is_refused(room, tmp_path):
     assert "neither teach nor learn" in refused(*given)
     assert bench(*words(room, "g", steps=2)).code == 0
     assert "--resume, or name another --out" in refused(*words(room, "g", steps=2))
-    assert "options was" in refused(*words(room, "g", "--resume", steps=3))
+    assert "steps was 2 and is 3" in refused(*words(room, "g", "--resume", steps=3))
     (room / "g" / "checkpoint.pt").write_bytes(b"broken")
     assert "cannot be read" in refused(*words(room, "g", "--resume", steps=2))
     (room / "none").mkdir()
@@ -251,3 +252,17 @@ def test_from_slides_with_one_that_cannot_be_read(room, tmp_path):
     assert done.code == 0, done
     assert "broken.tif" in str(done.json["skipped"]) and done.json["slides"] == 2 and done.json["tiles"] == 40
     assert "TCGA-A1" not in (room / "run" / "tiles.csv").read_text()
+
+
+def test_names_that_no_card_may_have(room, home):
+    assert bench(*words(room, "st é 1", steps=2)).code == 0
+    assert (room / "st é 1" / "card.yaml").read_text().startswith("name: cosine-st---1\n")
+    for name in ("../../out", "st é", ".hidden"):
+        done = bench("distill", "--register", name, "--out", room / "st é 1")
+        assert done.code == 2 and "letters, digits" in done.err
+
+
+def test_resume_says_what_differs(room):
+    assert bench(*words(room, "run", steps=2)).code == 0
+    done = bench(*words(room, "run", "--resume", "--option", "lr=0.5", steps=2))
+    assert done.code == 2 and "lr was 0.001 and is 0.5" in done.err and "batch_size" not in done.err

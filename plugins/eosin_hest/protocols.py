@@ -10,7 +10,7 @@ import numpy as np
 import eosin
 from eosin import metrics
 from eosin.arrays import matrix
-from eosin.errors import DataError
+from eosin.errors import DataError, UsageError
 
 from .folds import blocks_of, folds_of
 from .ridge import Training, penalty, ridge
@@ -57,6 +57,9 @@ class HestRidge(eosin.Protocol):
             DataError: no target, no folds or groups to make them of, NaN, a fold without training rows.
         """
         o = {"n_components": 0, "alpha": None, **self.card.complete(options)}
+        below = [n for n in ("n_components", "alpha", "folds") if (o[n] or 0) < 0]
+        if below:
+            raise UsageError(f"{self.card.name}: {below[0]}={o[below[0]]} is below 0. Give 0 or more.")
         if emb.target is None:
             raise DataError(f"{self.card.name} regresses genes. Give `target` (n, g): log1p of the counts of g genes.")
         X, Y = matrix(emb.X, "X"), matrix(np.asarray(emb.target).reshape(len(emb.X), -1), "target")

@@ -30,7 +30,7 @@ class Tiger(eosin.Dataset):
     labels = {1: 0, 3: 1, 2: 2, 6: 3, 5: 4}  # mask number -> class
     images = ("images",)
     form = "<slide>_[x0, y0, x1, y1].png"
-    name = re.compile(r"(?P<slide>.+)_\[(?P<x>\d+), ?(?P<y>\d+), ?(?P<x1>\d+), ?(?P<y1>\d+)\]\.png")
+    pattern = re.compile(r"(?P<slide>.+)_\[(?P<x>\d+), ?(?P<y>\d+), ?(?P<x1>\d+), ?(?P<y1>\d+)\]\.png")
     defaults = {"patch": 224, "stride": 0, "purity": 0.9, "mpp": 0.5}
     official = 151
 
@@ -87,7 +87,7 @@ class Tiger(eosin.Dataset):
 
     def _read_name(self, file: str) -> tuple[str, int, int] | None:
         """Slide, and where the region begins on it."""
-        found = self.name.fullmatch(file)
+        found = self.pattern.fullmatch(file)
         return found and (found["slide"], int(found["x"]), int(found["y"]))
 
     def _options(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Bcss(Tiger):
     labels = {1: 0, 20: 1, 2: 2, 3: 3, 4: 4}
     images = ("rgbs_colorNormalized", "rgbs", "images")
     form = "<slide>_xmin<x>_ymin<y>_MPP-<mpp>.png"
-    name = re.compile(r"(?P<slide>.+)_xmin(?P<x>\d+)_ymin(?P<y>\d+)(?:_MPP-[\d.]+)?\.png")
+    pattern = re.compile(r"(?P<slide>.+)_xmin(?P<x>\d+)_ymin(?P<y>\d+)(?:_MPP-[\d.]+)?\.png")
     defaults = {"patch": 448, "stride": 0, "purity": 0.9, "mpp": 0.25}
 
 

@@ -106,6 +106,11 @@ def of_model(records: Iterable[Record], asked: str) -> list[Record]:
 
 
 def _wanted(records: list[Record], wanted: Mapping[str, str]) -> list[Record]:
+    known = {k for r in records for k in r["protocol"].get("options") or {}}
+    strange = [k for k in wanted if k not in known]
+    if strange and records:
+        raise UsageError(f"No record here has the option {', '.join(strange)}. Options: {', '.join(sorted(known))}.")
+
     def fits(r: Record) -> bool:
         options = r["protocol"].get("options") or {}
         return all(k not in options or str(options[k]) == v for k, v in wanted.items())

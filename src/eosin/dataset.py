@@ -39,6 +39,11 @@ class Dataset:
             card if isinstance(card, DatasetCard) else DatasetCard(card, **{"kind": self.kind or "class", **fields})
         )
 
+    def __init_subclass__(cls, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
+        if "name" in vars(cls):
+            raise TypeError(f"{cls.__name__}.name: a dataset's name is its card's. Call this attribute otherwise.")
+
     @property
     def name(self) -> str:
         return self.card.name

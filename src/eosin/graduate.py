@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .cards import ModelCard, plain
+from .cards import NAME_CHARS, ModelCard, plain
 from .errors import StoreError, UsageError
 from .extractor import FeatureExtractor
 from .files import publish
@@ -47,7 +47,8 @@ def can_graduate(student: FeatureExtractor) -> None:
 def name_of(recipe: DistillationRecipe, out: Path) -> str:
     """The recipe's variant and what the folder's name adds to it: `g2l` in runs/g2l-brca makes g2l-brca."""
     variant, own = getattr(recipe, "variant", "") or recipe.card.name, out.absolute().name
-    rest = own.removeprefix(variant).removeprefix(recipe.card.name).strip("-")
+    rest = own.removeprefix(variant).removeprefix(recipe.card.name)
+    rest = "".join(c if c in NAME_CHARS else "-" for c in rest).strip("-")
     return f"{variant}-{rest}" if rest else variant
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -183,8 +184,10 @@ class Lesson:
         before = json.loads(path.read_text(encoding="utf-8"))
         wrong = [k for k, v in json.loads(json.dumps(facts)).items() if before.get(k) != v]
         if wrong:
-            text = "; ".join(f"{k} was {before.get(k)} and is {facts[k]}" for k in wrong)
-            raise UsageError(f"--resume goes on with the run in {self.out} as it was: {text}. Name another --out.")
+            text = "; ".join(t for k in wrong for t in _differences(k, before.get(k), facts[k]))
+            raise UsageError(
+                f"--resume goes on with the run in {self.out} as it was: {text}. Give what was given then, or another --out."
+            )
 
     def _write_down(self, facts: dict[str, Any]) -> None:
         """run.json, and tiles.csv: which tiles were used, of which slides."""
@@ -304,6 +307,7 @@ class Lesson:
     def _told(self, run: Distillation, remark: str) -> tuple[dict[str, Any], str]:
         state, lines = run.state, log_lines(self.out)
         looks = [x for x in lines if "cka" in x or "knn" in x]
+        skipped = [*self.warned, *self.batches.broken]
         fact = {
             "out": str(self.out),
             "model": name_of(self.recipe, self.out) + ("-control" if self.o["control"] else ""),
@@ -312,17 +316,19 @@ class Lesson:
             "probe": {"before": looks[0], "after": looks[-1]} if looks else {},
             "tiles": len(self.choice.rows),
             "slides": self.choice.slides,
-            "skipped": [*self.warned, *self.batches.broken],
+            "skipped": skipped,
             "seconds": round(state.seconds, 1),
             "tiles_per_second": round(self.batches.batch * state.step / max(state.seconds, 1e-9), 2),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         text = f"{remark + ': ' if remark else ''}{fact['model']}, {state.step} steps"
+        if skipped:
+            self.say(f"{len(skipped)} remarks or broken tiles, such as {'; '.join(skipped[:5])}")
         if state.history:
             text += f", loss {state.history[0]:.4g} to {state.history[-1]:.4g}"
         if looks and "cka" in looks[0]:
             text += f", CKA to the teacher {looks[0]['cka']:.3f} to {looks[-1]['cka']:.3f}"
-        return fact, text + f". bench run --model {self.out} --suite …"
+        return fact, text + f". bench run --model {shlex.quote(str(self.out))} --suite …"
 
     def _memory(self, error: Exception) -> Exception:
         """Out of memory is told with the next step; other errors go on as they are."""
@@ -337,6 +343,13 @@ class Lesson:
         if isinstance(error, OSError) and not isinstance(error, EosinError):
             return StoreError(f"{self.out}: {error}. {free_space(self.out)} Make room, then --resume.")
         return error
+
+
+def _differences(name: str, before: Any, now: Any) -> list[str]:
+    """A text for each value that changed."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return [t for k in now for t in _differences(k, before.get(k), now[k]) if before.get(k) != now[k]]
+    return [f"{name} was {before} and is {now}"]
 
 
 def _board(out: Path) -> Any:

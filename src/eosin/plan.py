@@ -171,6 +171,7 @@ class Planner:
         jobs: dict[Path, Job] = {}
         for task in tasks:
             try:
+                _sound(task.benchmark)
                 for name, need in task.benchmark.needs().items():
                     model = task.against if need.against else task.model
                     if model is None:
@@ -187,6 +188,16 @@ class Planner:
             except Exception as error:  # a stranger's needs() or items() may raise anything
                 task.error = said(error)
         return Plan(tasks, list(jobs.values()), list(missing))
+
+
+def _sound(benchmark: Benchmark) -> None:
+    """UsageError for a row whose metric its protocol does not give, which would be found only after embedding."""
+    card, protocol = benchmark.card, benchmark.protocol
+    given = protocol.card.metrics if protocol is not None and type(benchmark).score is Benchmark.score else ()
+    if given and card.metric not in given:
+        raise UsageError(
+            f"{card.name}: metric {card.metric!r} is none of {', '.join(given)}, which {card.protocol} gives. Correct the row."
+        )
 
 
 def compares(benchmark: Benchmark) -> bool:

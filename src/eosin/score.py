@@ -85,7 +85,7 @@ def from_file(path: Path) -> Embeddings:
         group=text("group"),
         slide=text("slide"),
         centre=text("centre"),
-        fold=arrays["fold"].astype(np.int64) if "fold" in arrays else None,
+        fold=_folds(path, arrays["fold"]) if "fold" in arrays else None,
         target=target,
         target_names=tuple(f"target {i}" for i in range(target.shape[1])) if target is not None else (),
         classes=classes,
@@ -94,6 +94,17 @@ def from_file(path: Path) -> Embeddings:
         pixels=_pixels(path, arrays),
         X2=_other(path, arrays, len(X)),
     )
+
+
+def _folds(path: Path, fold: np.ndarray) -> np.ndarray:
+    """The test fold of each row: whole numbers, or names, which are numbered in sorted order."""
+    if fold.dtype.kind in "iub":
+        return fold.astype(np.int64)
+    if fold.dtype.kind == "f":
+        if not np.equal(np.mod(fold, 1), 0).all():
+            raise DataError(f"{path}: fold holds numbers that are not whole. Give the test fold of each row, from 0.")
+        return fold.astype(np.int64)
+    return np.unique(fold.astype(str), return_inverse=True)[1].astype(np.int64)
 
 
 def _other(path: Path, arrays: Mapping[str, np.ndarray], n: int) -> np.ndarray | None:
@@ -138,7 +149,9 @@ def _labels(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, np.nda
     values, index = np.unique(y.astype(np.int64) if y.dtype.kind == "f" else y, return_inverse=True)
     named = arrays.get("classes")
     whole = values.dtype.kind in "iub"
-    if named is not None and whole and values.min() >= 0 and values.max() < len(named):
+    if named is not None and whole and values.min() >= 0:
+        if values.max() >= len(named):
+            raise DataError(f"y holds {values.max()}, and `classes` names {len(named)}. Name every class, from 0.")
         return y.astype(np.int64), target, tuple(named.astype(str).tolist())
     return index.astype(np.int64), target, tuple(values.astype(str).tolist())
 

@@ -97,11 +97,14 @@ def distill(recipe: str | None, **o: Any) -> None:
 
 def register(desk: Desk, out: Path, name: str) -> tuple[dict[str, Any], str]:
     """Copy the weights to where the model of this name looks for them."""
+    from .cards import NAME_CHARS
     from .files import publish
     from .graduate import CARD, WEIGHTS
 
     if not (out / WEIGHTS).is_file() or not (out / CARD).is_file():
         raise DataError(f"{out} holds no finished model ({WEIGHTS}, {CARD}). Distil one first, or correct --out.")
+    if not name or set(name) - NAME_CHARS or name.startswith("."):
+        raise UsageError(f"--register {name!r}: a model's name has letters, digits and . _ + - only. Choose another.")
     folder = desk.places.home / "models" / name
     for file in (WEIGHTS, CARD):
         publish(folder / file, (out / file).read_bytes())

@@ -71,6 +71,8 @@ def dataset_of(folder: Path, slides: bool, options: Mapping[str, Any]) -> Datase
     if (folder / "tiles.csv").is_file():
         return Manifest(card)
     if folder.is_dir() and not any(p.suffix.lower() in IMAGES for p in folder.rglob("*")):
+        if not any(p.suffix.lower() in (".h5", ".hdf5") for p in folder.iterdir()):
+            raise DataError(f"{folder} holds no image, no tiles.csv and no .h5 file. Name a folder of tiles.")
         return Array(card)
     return Pictures(card)
 
