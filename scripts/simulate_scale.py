@@ -1,6 +1,6 @@
 """Plan and schedule more tiles over more workers than one machine holds: real parts' names, no pixels, made-up time.
 
-    python scripts/simulate_scale.py --tiles 100_000_000 --workers 1000 --folder /tmp/scale
+    python scripts/simulate_scale.py --tiles 100_000_000 --workers 1000 --folder FOLDER
 
 Measures what the harness itself does with that many rows (the plan, its memory, listing, resuming, the table) on this
 machine, and simulates who takes which block when workers fail, hang and start again. docs/scale.md quotes it.

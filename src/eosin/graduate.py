@@ -15,7 +15,7 @@ from .extractor import FeatureExtractor
 from .files import publish
 from .recipe import DistillationRecipe
 
-WEIGHTS, CARD, LOG, CURVES = "model.safetensors", "card.yaml", "train.jsonl", "curves.png"
+WEIGHTS, CARD, LOG, CURVES, RUN = "model.safetensors", "card.yaml", "train.jsonl", "curves.png", "run.json"
 FORBIDDING = ("noderiv", "no-deriv", "no deriv", "-nd", "forbids distillation", "no distillation")
 
 
@@ -42,6 +42,25 @@ def can_graduate(student: FeatureExtractor) -> None:
             f"{student.card.name} is made by code of a plugin, so that a card could not build it again. Use a model that has "
             "an architecture (`arch:`) as student, such as timm:vit_small_patch16_224."
         )
+
+
+def check_same_run(out: Path, facts: Mapping[str, Any]) -> None:
+    """UsageError where a run is to go on with other facts than it began with: each that differs is named."""
+    if not (out / RUN).is_file():
+        return
+    before = json.loads((out / RUN).read_text(encoding="utf-8"))
+    found = _differences("", before, json.loads(json.dumps(facts)))
+    if found:
+        raise UsageError(
+            f"--resume goes on with the run in {out} as it was: {'; '.join(found)}. Give what was given then, or another --out."
+        )
+
+
+def _differences(name: str, before: Any, now: Any) -> list[str]:
+    """A text for each value that changed."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return [t for k in now if before.get(k) != now[k] for t in _differences(k, before.get(k), now[k])]
+    return [f"{name} was {before} and is {now}"]
 
 
 def name_of(recipe: DistillationRecipe, out: Path) -> str:

@@ -21,9 +21,11 @@ from .extractor import FeatureExtractor
 from .files import free_space, publish
 from .graduate import (
     LOG,
+    RUN,
     can_graduate,
     changed,
     check_licences,
+    check_same_run,
     digest,
     draw_curves,
     log_lines,
@@ -37,7 +39,7 @@ from .recipe import DistillationRecipe
 from .trainset import Batches, choose, dataset_of
 from .watchtower import Watchtower
 
-RUN, TILES = "run.json", "tiles.csv"
+TILES = "tiles.csv"
 MOST_LABELLED = 1000
 Watch = Callable[..., None]
 
@@ -138,7 +140,8 @@ class Lesson:
         """
         o = self.o
         facts = self._facts()
-        self._same_run(facts)
+        if o["resume"] and checkpoint.there(self.out):
+            check_same_run(self.out, facts)
         plan = Plan(
             self.device, o["seed"], o["precision"], o["accumulate"], o["checkpoint_every"], o["compile"], o["recompute"],
             o["probe_every"],
@@ -176,18 +179,6 @@ class Lesson:
                 "list": digest([self.index.tiles, *table["id"][rows].tolist()]),
             },
         }
-
-    def _same_run(self, facts: dict[str, Any]) -> None:
-        path = self.out / RUN
-        if not (self.o["resume"] and checkpoint.there(self.out) and path.is_file()):
-            return
-        before = json.loads(path.read_text(encoding="utf-8"))
-        wrong = [k for k, v in json.loads(json.dumps(facts)).items() if before.get(k) != v]
-        if wrong:
-            text = "; ".join(t for k in wrong for t in _differences(k, before.get(k), facts[k]))
-            raise UsageError(
-                f"--resume goes on with the run in {self.out} as it was: {text}. Give what was given then, or another --out."
-            )
 
     def _write_down(self, facts: dict[str, Any]) -> None:
         """run.json, and tiles.csv: which tiles were used, of which slides."""
@@ -343,13 +334,6 @@ class Lesson:
         if isinstance(error, OSError) and not isinstance(error, EosinError):
             return StoreError(f"{self.out}: {error}. {free_space(self.out)} Make room, then --resume.")
         return error
-
-
-def _differences(name: str, before: Any, now: Any) -> list[str]:
-    """A text for each value that changed."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        return [t for k in now for t in _differences(k, before.get(k), now[k]) if before.get(k) != now[k]]
-    return [f"{name} was {before} and is {now}"]
 
 
 def _board(out: Path) -> Any:
