@@ -69,8 +69,8 @@ def main() -> None:
     )
     ours, exact = timed("a pair, exact", lambda: metrics.plism_pair(A, B, KS, tuple(within)), 3)
     half = Dense(KS, "float16")
-    own = [half.within(X) for X in (A, B)]
-    _, rounded = timed("a pair, precision=float16", lambda: half.pair(A, B, tuple(own)))
+    sides = [(x, half.within(x)) for x in map(half.slide, (A, B))]
+    _, (rounded,) = timed("a pair, precision=float16", lambda: half.pairs(sides[0], sides[1:]))
     print(f"projected on this machine: 210 pairs {(210 * ours + 21 * once / 2) / 60:.1f} min, "
           f"4,095 pairs {(4095 * ours + 91 * once / 2) / 3600:.1f} h")  # fmt: skip
     if not o.only_ours:
@@ -82,8 +82,8 @@ def main() -> None:
         A, B = A[: o.half], B[: o.half]
         within = tuple(metrics.nearest_within(X, 10) for X in (A, B))
         ours, _ = timed(f"a pair of {o.half:,}, exact", lambda: metrics.plism_pair(A, B, KS, within), 3)
-        own = tuple(half.within(X) for X in (A, B))
-        _, rounded = timed(f"a pair of {o.half:,}, precision=float16", lambda: half.pair(A, B, own))
+        sides = [(x, half.within(x)) for x in map(half.slide, (A, B))]
+        _, (rounded,) = timed(f"a pair of {o.half:,}, precision=float16", lambda: half.pairs(sides[0], sides[1:]))
         theirs, value = timed(
             f"a pair of {o.half:,}, whole matrix in float16", lambda: straightforward(A, B, np.float16)
         )

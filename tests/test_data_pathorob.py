@@ -1,5 +1,7 @@
 """PathoROB's manifests: columns, ids, subsets, and what is missing."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,7 @@ from PIL import Image
 from eosin import DatasetCard
 from eosin.errors import CardError, DataError
 from eosin.plugins import Catalogue
+from eosin.tiles import Reader
 from eosin_robustness.pathorob import PathoROB
 
 HEAD = "subset,slide_id,patch_id,biological_class,medical_center\n"
@@ -38,6 +41,36 @@ def test_a_patch_in_several_subsets(tmp_path):
     tree(tmp_path, ["a,s,1,x,C1", "b,s,1,x,C1", "b,s,2,y,C2"])
     table = items(tmp_path)
     assert table["id"].tolist() == ["s-1@a", "s-1@b", "s-2@b"] and table.counts["patches"] == 2
+
+
+def test_the_parquet_files_of_hugging_face(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    lines = ["ID,s_1,7,normal,RUMC", "ID,s_2,2,tumor,UMCU", "OOD,s_3,2,tumor,CWZ"]
+    tree(tmp_path, lines)
+    both = tmp_path / "hub"
+    (both / "data").mkdir(parents=True)
+    for part, some in enumerate((lines[:2], lines[2:])):
+        columns = dict(zip(HEAD.strip().split(","), zip(*[line.split(",") for line in some])))
+        pixels = [Image.fromarray(np.full((8, 8, 3), 50 * part + i, np.uint8)) for i in range(len(some))]
+        buffers = [io.BytesIO() for _ in some]
+        for image, buffer in zip(pixels, buffers):
+            image.save(buffer, "PNG")
+        columns["image"] = [{"bytes": b.getvalue(), "path": None} for b in buffers]
+        parquet.write_table(pa.table({k: list(v) for k, v in columns.items()}), both / "data" / f"train-{part}.parquet")
+    found, images = items(both, subset="all"), items(tmp_path, subset="all")
+    for column in ("id", "slide", "centre", "label", "subset"):
+        assert found[column].tolist() == images[column].tolist(), column
+    assert [int(np.asarray(Reader(both, found).read(i))[0, 0, 0]) for i in range(3)] == [0, 1, 50]
+    (both / "camelyon.csv").write_text(HEAD + "ID,s_2,2,tumor,UMCU\n")
+    assert items(both)["id"].tolist() == ["s_2-2"], "a manifest says which patches count"
+    (both / "camelyon.csv").write_text(HEAD + "ID,s_2,9,tumor,UMCU\n")
+    with pytest.raises(DataError, match="no image in .*Download them again"):
+        items(both)
+    parquet.write_table(pa.table({"slide_id": ["a"]}), both / "data" / "train-2.parquet")
+    with pytest.raises(DataError, match="cannot be read as PathoROB's"):
+        items(both)
 
 
 def test_what_is_wrong_is_said(tmp_path):

@@ -133,8 +133,14 @@ def test_from_tile_to_record(tree, home):
     done, (again,) = go("plism-leaderboard")
     assert done.json["embedded"] == 0 and done.json["reused"] == 108
     assert json.loads(open(again).read())["scores"]["cosine"] == record["scores"]["cosine"]
-    done, _ = go("plism")
-    assert done.code != 0 and "does not name them" in done.out + done.err
+
+
+def test_stainings_are_asked_for_before_anything_is_embedded(tree, home):
+    done = bench("run", "-m", "color-stats", "-b", "plism", "--data", tree.parent, "--json")
+    assert done.code != 0 and "needs the option stainings" in done.out + done.err and not list(home.rglob("*.part"))
+    assert "stainings=(required)" in bench("list", "protocols").out.replace("\n", "")
+    both = bench("run", "-m", "color-stats", "--suite", "plism", "--data", tree.parent, "--json")
+    assert [r.rsplit("/", 1)[1].split("@")[0] for r in both.json["records"]] == ["plism-leaderboard"]
 
 
 def test_strength_makes_models_worse_at_it(tmp_path):

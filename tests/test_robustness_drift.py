@@ -95,6 +95,11 @@ def test_a_row_of_ones_own(tmp_path):
     by = dict(zip(record["details"]["view"], record["details"]["cosine"], strict=True))
     assert by["rot90"] == pytest.approx(1, abs=1e-4) and by["jpeg-30"] < by["jpeg-80"] < 1  # colour does not turn
     assert record["protocol"]["options"]["views"] == VIEWS and json.loads(done.out)["embedded"] == 4 * 24
+    ids = [line.split(",")[0] for line in (tmp_path / "data" / "tissue" / "tiles.csv").read_text().splitlines()[1:]]
+    (tmp_path / "given").mkdir()
+    np.savez(tmp_path / "given" / "tissue.npz", id=np.array(ids), X=np.eye(24, dtype=np.float32))
+    given = bench("run", "--model", f"precomputed:{tmp_path / 'given'}", "--benchmark", "drift-mine", *where)
+    assert "is another view" in given.out + given.err and "0 records" not in given.out
 
 
 def test_scanner_and_stain_views():

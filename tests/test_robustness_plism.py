@@ -176,17 +176,40 @@ def test_a_pair_is_computed_once(tmp_path, monkeypatch):
     assert len(count) == 26 + 21 + 21, "another question has another key"
 
 
-class Counting:
-    def __init__(self, count, ks, precision, work):
-        self.count, self.own = count, dense.Dense(ks, precision)
+class Counting(dense.Dense):
+    """Knows how many slides and pairs it computed; holds `held` slides and computes two pairs at once."""
 
-    def within(self, X):
+    def __init__(self, count, ks, precision, work, held=6):
+        super().__init__(ks, precision)
+        self.count, self.held = count, held
+
+    def room(self, shape):
+        return self.held, 2
+
+    def within(self, slide):
         self.count.append("slide")
-        return self.own.within(X)
+        return super().within(slide)
 
-    def pair(self, *a):
-        self.count.append("pair")
-        return self.own.pair(*a)
+    def pairs(self, a, others):
+        self.count += ["pair"] * len(others)
+        return super().pairs(a, others)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_pairs_at_once_are_pairs_one_by_one(precision, monkeypatch):
+    emb = embeddings(made())
+    one = PAPER.score(emb, stainings="all", precision=precision).details["pairs"]
+    for held in (3, 100):
+        monkeypatch.setattr(pairs, "engine", lambda *a, held=held: Counting([], *a, held))
+        several = PAPER.score(emb, stainings="all", precision=precision).details["pairs"]
+        for name, values in one.items():
+            assert values.tolist() == pytest.approx(several[name].tolist(), abs=1e-7), name
+
+
+def pair(how, *slides):
+    """One pair, as the driver asks for it."""
+    a, b = ((slide, how.within(slide)) for slide in map(how.slide, slides))
+    return how.pairs(a, [b])[0]
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -201,7 +224,7 @@ def test_dense_does_not_depend_on_blocks_or_library(precision, monkeypatch):
             import torch
 
             monkeypatch.setattr(how, "_put", torch.from_numpy)
-        found.append(how.pair(a, b, (how.within(a), how.within(b))))
+        found.append(pair(how, a, b))
     assert found[1] == pytest.approx(found[0], abs=1e-12) and found[2] == pytest.approx(found[0], abs=1e-12)
     if precision == "float32":
         assert found[0] == pytest.approx(metrics.plism_pair(a, b), abs=1e-9)
@@ -216,7 +239,7 @@ def test_float16_is_plism_benchmarks_arithmetic():
     order = np.argsort(-(dots / (norm[:, None] * norm[None])), axis=1, kind="stable")
     match = np.concatenate([np.arange(60, 120), np.arange(60)])[:, None]
     how = dense.Dense(KS, "float16")
-    got = how.pair(a, b, (how.within(a), how.within(b)))
+    got = pair(how, a, b)
     for k in KS:
         assert got[f"top{k}"] == pytest.approx((order[:, 1 : k + 1] == match).any(1).mean())
     assert got["top1"] < metrics.plism_pair(a, b)["top1"], "so near that float16 cannot tell them apart"

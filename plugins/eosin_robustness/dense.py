@@ -17,21 +17,30 @@ from eosin.similarity import SAME
 
 CELLS = {"cpu": 2**21, "cuda": 2**26}  # similarities held at once
 DEAR = 1e12  # multiplications from which it pays to look for a GPU
+Side = tuple[Any, Any]  # a slide as `slide` gives it, and what its `within` found
 
 
 class Exact:
-    """The paper's formula on a processor."""
+    """The paper's formula on a processor, a pair at a time."""
 
     def __init__(self, ks: Sequence[int]) -> None:
         self.ks = tuple(ks)
 
-    def within(self, X: np.ndarray) -> Any:
-        """What all pairs of a slide need of its own block."""
-        return metrics.nearest_within(X, max(self.ks))
+    def room(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """(how many slides of this shape to hold, how many pairs to compute at once)."""
+        return 2, 1
 
-    def pair(self, A: np.ndarray, B: np.ndarray, within: tuple[Any, Any]) -> dict[str, float]:
-        """{"cosine": …, "top1": …} of two slides (n, d) whose rows match."""
-        return metrics.plism_pair(A, B, self.ks, within)
+    def slide(self, X: np.ndarray) -> Any:
+        """The embeddings (n, d) of a slide as they are multiplied."""
+        return X
+
+    def within(self, slide: Any) -> Any:
+        """What all pairs of a slide need of its own block."""
+        return metrics.nearest_within(slide, max(self.ks))
+
+    def pairs(self, a: Side, others: Sequence[Side]) -> list[dict[str, float]]:
+        """{"cosine": …, "top1": …} of a slide and each of the others; rows match."""
+        return [metrics.plism_pair(a[0], b[0], self.ks, (a[1], b[1])) for b in others]
 
 
 class Dense:
@@ -47,34 +56,16 @@ class Dense:
     def __init__(self, ks: Sequence[int], precision: str = "float32", device: str = "cpu") -> None:
         self.ks, self.half, self.device = tuple(ks), precision == "float16", device
 
-    def within(self, X: np.ndarray) -> Any:
-        slide = self._slide(X)
-        n = len(X)
-        keep = min(max(self.ks) + self.half, n)  # float16 does not leave the tile itself out
-        return self._joined([self._largest(sim, keep) for _, sim in self._own(slide, n)])
+    def room(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """On a GPU as many slides as fill a quarter of its free memory, and as many pairs as CELLS holds; else two and one."""
+        if self.device == "cpu":
+            return 2, 1
+        import torch
 
-    def pair(self, A: np.ndarray, B: np.ndarray, within: tuple[Any, Any]) -> dict[str, float]:
-        a, b, n = self._slide(A), self._slide(B), len(A)
-        match, place = self._match(a, b, n), self._put(np.arange(n))
-        ahead = [self._ahead(within[0], match[:, None], True), self._ahead(within[1], match[:, None], False)]
-        ahead = [found.sum(1) for found in ahead]  # of A's tiles, of B's
-        for rows in self._blocks(n):
-            sim = self._similarity(a, rows, b)
-            sim[place[rows] - rows.start, place[rows]] = match[rows]  # the very number that others are held against
-            before = place[None, :] < place[rows][:, None]
-            ahead[0][rows] += self._ahead(sim, match[rows][:, None], before).sum(1)
-            ahead[1] += self._ahead(sim, match[None, :], place[rows][:, None] < place[None, :]).sum(0)
-        known = match == match
-        hits = [[self._get(known & (r >= 1) & (r <= k)).mean() for r in ahead] for k in self.ks]
-        cosine = self._get(match)
-        mean = cosine.astype(np.float16).mean() if self.half else cosine.mean()
-        return {"cosine": float(mean), **{f"top{k}": float(np.mean(h)) for k, h in zip(self.ks, hits, strict=True)}}
+        slides = max(2, torch.cuda.mem_get_info()[0] // 4 // (8 * shape[0] * shape[1]))
+        return slides, max(1, min(slides // 2, CELLS[self.device] // shape[0] ** 2))
 
-    def _ahead(self, sim: Any, match: Any, tied: Any) -> Any:
-        """Which candidates come no later than the match. float16: before it; of those that tie with it, the `tied`."""
-        return ((sim > match) | ((sim == match) & tied)) if self.half else sim >= match - SAME
-
-    def _slide(self, X: np.ndarray) -> tuple[Any, Any]:
+    def slide(self, X: np.ndarray) -> tuple[Any, Any]:
         """(rows as they are multiplied, their norms where the quotient is rounded)."""
         if not self.half:
             return self._put(unit(X, "X")), None
@@ -83,12 +74,44 @@ class Dense:
             norm = np.linalg.norm(rounded, axis=1)
         return self._put(rounded.astype(np.float64)), self._put(norm.astype(np.float64))
 
-    def _similarity(self, a: tuple[Any, Any], rows: slice, b: tuple[Any, Any]) -> Any:
-        return self._quotient(a[0][rows] @ b[0].T, lambda: a[1][rows][:, None] * b[1][None, :])
+    def within(self, slide: tuple[Any, Any]) -> Any:
+        n = len(slide[0])
+        keep = min(max(self.ks) + self.half, n)  # float16 does not leave the tile itself out
+        return self._joined([self._largest(sim, keep) for _, sim in self._own(slide, n)])
 
-    def _match(self, a: tuple[Any, Any], b: tuple[Any, Any], n: int) -> Any:
-        dots = self._joined([(a[0][rows] * b[0][rows]).sum(1) for rows in self._blocks(n)])
-        return self._quotient(dots, lambda: a[1] * b[1])
+    def pairs(self, a: Side, others: Sequence[Side]) -> list[dict[str, float]]:
+        """All at once: whatever is of a pair has the pair as its first axis."""
+        (slide, near), n = a, len(a[0][0])
+        b = self._stacked([o[0][0] for o in others]), self._stacked([o[0][1] for o in others]) if self.half else None
+        match, place = self._match(slide, b, n, len(others)), self._put(np.arange(n))
+        held = match[:, :, None]
+        ahead = [self._ahead(near, held, True), self._ahead(self._stacked([o[1] for o in others]), held, False)]
+        ahead = [found.sum(-1) for found in ahead]  # of A's tiles, of B's
+        for rows in self._blocks(n, len(others)):
+            sim = self._similarity(slide, rows, b)
+            sim[:, place[rows] - rows.start, place[rows]] = match[
+                :, rows
+            ]  # the very number that others are held against
+            before = place[None, :] < place[rows][:, None]
+            ahead[0][:, rows] += self._ahead(sim, match[:, rows, None], before).sum(-1)
+            ahead[1] += self._ahead(sim, match[:, None, :], place[rows][:, None] < place[None, :]).sum(-2)
+        known = match == match
+        hits = np.array([[self._get(known & (r >= 1) & (r <= k)).mean(-1) for r in ahead] for k in self.ks]).mean(1)
+        cosine = self._get(match)
+        mean = cosine.astype(np.float16).mean(-1) if self.half else cosine.mean(-1)
+        tops = ({f"top{k}": float(h) for k, h in zip(self.ks, of, strict=True)} for of in hits.T)
+        return [{"cosine": float(m), **top} for m, top in zip(mean, tops, strict=True)]
+
+    def _ahead(self, sim: Any, match: Any, tied: Any) -> Any:
+        """Which candidates come no later than the match. float16: before it; of those that tie with it, the `tied`."""
+        return ((sim > match) | ((sim == match) & tied)) if self.half else sim >= match - SAME
+
+    def _similarity(self, a: tuple[Any, Any], rows: slice, b: tuple[Any, Any]) -> Any:
+        return self._quotient(a[0][rows] @ b[0].swapaxes(-1, -2), lambda: a[1][rows][:, None] * b[1][..., None, :])
+
+    def _match(self, a: tuple[Any, Any], b: tuple[Any, Any], n: int, pairs: int) -> Any:
+        dots = [(a[0][rows] * b[0][:, rows]).sum(-1) for rows in self._blocks(n, pairs)]
+        return self._quotient(self._joined(dots, 1), lambda: a[1] * b[1])
 
     def _quotient(self, dots: Any, norms: Any) -> Any:
         if not self.half:
@@ -105,8 +128,8 @@ class Dense:
                 sim[place[rows] - rows.start, place[rows]] = -np.inf
             yield rows, sim
 
-    def _blocks(self, n: int) -> Iterator[slice]:
-        step = max(1, CELLS[self.device] // n)
+    def _blocks(self, n: int, pairs: int = 1) -> Iterator[slice]:
+        step = max(1, CELLS[self.device] // (n * pairs))
         return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
     # what numpy and torch say in different words
@@ -133,12 +156,15 @@ class Dense:
             return np.partition(np.where(np.isnan(sim), -np.inf, sim), -k, axis=1)[:, -k:].copy()
         return sim.nan_to_num(nan=-np.inf, posinf=np.inf, neginf=-np.inf).topk(k, dim=1, sorted=False).values
 
-    def _joined(self, parts: list[Any]) -> Any:
+    def _joined(self, parts: list[Any], axis: int = 0) -> Any:
         if isinstance(parts[0], np.ndarray):
-            return np.concatenate(parts)
+            return np.concatenate(parts, axis)
         import torch
 
-        return torch.cat(parts)
+        return torch.cat(parts, axis)
+
+    def _stacked(self, parts: list[Any]) -> Any:
+        return self._joined([p[None] for p in parts])
 
 
 def engine(ks: Sequence[int], precision: str, work: float) -> Exact | Dense:

@@ -63,7 +63,7 @@ class Drift(eosin.Protocol):
             notes.append(f"cosine and top-1 of {len(rows):,} tiles of {len(base):,}")
         still = [name for name, X in others.items() if np.array_equal(X, base.X)]
         if still:
-            notes.append(f"{', '.join(still)}: not one embedding moved (precomputed embeddings know no views)")
+            notes.append(f"{', '.join(still)}: not one embedding moved")
         start = base.X[rows]
         within = nearest_within(start, 1)
         near = {}

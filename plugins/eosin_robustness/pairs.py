@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from eosin.arrays import blocks
 from eosin.errors import DataError
 
-from .dense import Dense, Exact, engine
+from .dense import Dense, Exact, Side, engine
 from .slides import Registered, Slide
 
 KEPT = "plism-pairs.jsonl"
@@ -36,22 +37,33 @@ def compute(emb: Any, found: Registered, ks: Sequence[int], precision: str) -> d
 
 
 def _compute(emb: Any, todo: list[tuple[Slide, Slide]], how: Exact | Dense, kept: Kept) -> None:
-    """Each slide's own block once, each block across once; two slides are held at a time."""
+    """Each slide's own block once, each block across once; as many slides are held, and pairs computed at once, as there
+    is room for."""
+    n, d = len(todo[0][0].rows), emb.X.shape[1]
+    room, together = how.room((n, d))
+    held: OrderedDict[str, Any] = OrderedDict()
     within: dict[str, Any] = {}
 
-    def rows(slide: Slide) -> np.ndarray:
-        X = emb.X[slide.rows]
+    def side(slide: Slide) -> Side:
+        if slide.name not in held:
+            while len(held) >= room:
+                held.popitem(last=False)
+            X = emb.X[slide.rows]
+            if slide.name not in within:
+                check(X, emb.id[slide.rows], slide.name)
+            held[slide.name] = how.slide(X)
+        held.move_to_end(slide.name)
         if slide.name not in within:
-            check(X, emb.id[slide.rows], slide.name)
-            within[slide.name] = how.within(X)
-        return X
+            within[slide.name] = how.within(held[slide.name])
+        return held[slide.name], within[slide.name]
 
-    name, A = "", np.empty(0)
-    for a, b in todo:
-        if a.name != name:
-            name, A = a.name, rows(a)
-        B = rows(b)
-        kept.add((a.name, b.name), how.pair(A, B, (within[a.name], within[b.name])))
+    for _, of in groupby(todo, key=lambda pair: pair[0].name):
+        first = list(of)
+        a, others = first[0][0], [b for _, b in first]
+        for part in blocks(len(others), together):
+            found = how.pairs(side(a), [side(b) for b in others[part]])
+            for b, values in zip(others[part], found, strict=True):
+                kept.add((a.name, b.name), values)
 
 
 def check(X: np.ndarray, ids: np.ndarray, slide: str) -> None:

@@ -19,8 +19,8 @@ BASE = ("cosine", *(f"top{k}" for k in KS))
 METRICS = tuple(f"{m}{'' if g == 'all' else f'_{g}'}" for g in GROUPS for m in BASE)
 LEADERBOARD = ("cosine", "top10_inter_scanner", "top10_inter_staining", "top10_both")
 UNNAMED = (
-    "plism-paper@1: say which stainings. The paper keeps 3 of PLISM's 13 and does not name them: "
-    "--option stainings=GMH,KRH,MY, say, or stainings=all for every pair, after which any three cost nothing more."
+    "the paper keeps 3 of PLISM's 13 and does not name them. Say --option stainings=GMH,KRH,MY, or any three, or "
+    "stainings=all for every pair, after which any three cost nothing more."
 )
 SCANNERS = eosin.Option(None, doc="Names with commas between them; none: all.")
 KS_OPTION = eosin.Option("1,3,5,10", doc="The k of top-k, with commas between them.")
@@ -37,7 +37,6 @@ BY_SLIDE = "jackknife of slides, which pairs share; rough for medians; level 0.9
 class _Plism(eosin.Protocol):
     """What both protocols share: pairs of slides, their groups, medians, and intervals by leaving slides out."""
 
-    required = ""
     whole = (0, 0)
 
     def score(self, emb: Any, **options: Any) -> eosin.Scores:
@@ -51,7 +50,8 @@ class _Plism(eosin.Protocol):
         """
         o = self.card.complete(options)
         ks = _ks(o["ks"])
-        found = registered(emb, o["stainings"], o["scanners"], o["n_tiles"], self.required)
+        why = self.card.options["stainings"].required
+        found = registered(emb, o["stainings"], o["scanners"], o["n_tiles"], f"{self.card.name}: {why}" if why else "")
         pairs = compute(emb, found, ks, o["precision"])
         names = ("cosine", *(f"top{k}" for k in ks))
         pairs["group"] = _groups(pairs, found)
@@ -98,13 +98,14 @@ class _Plism(eosin.Protocol):
 class PlismPaper(_Plism):
     """The paper of H0-mini: medians over all pairs of three stainings and seven scanners."""
 
-    required = UNNAMED
     whole = (21, 16_278)
     card = eosin.ProtocolCard(
         "plism-paper@1",
         options={
             "stainings": eosin.Option(
-                None, doc="Required: three names with commas between them, as the paper does not name its own; or all."
+                None,
+                doc="Three names with commas between them, as the paper does not name its own; or all.",
+                required=UNNAMED,
             ),
             "scanners": SCANNERS,
             "n_tiles": eosin.Option(0, doc="The first so many tiles of each slide; 0: all."),

@@ -125,11 +125,13 @@ class Option:
         default: the value when nothing is said.
         allowed: a tuple of values, or a type, or None for the default's own type.
         doc: one sentence.
+        required: why there is no default, and what to say instead: a task without it is refused before anything is embedded.
     """
 
     default: Any
     allowed: Any = None
     doc: str = ""
+    required: str = ""
 
     def read(self, protocol: str, name: str, value: Any) -> Any:
         """`value` (text from a command line, or a Python value) as this option takes it, else UsageError."""

@@ -70,7 +70,7 @@ def _listing(desk: Desk, things: str) -> tuple[list[str], list[list[Any]]]:
             [
                 n,
                 " ".join(p.card.metrics),
-                " ".join(f"{k}={v.default}" for k, v in p.card.options.items()),
+                " ".join(f"{k}={'(required)' if v.required else v.default}" for k, v in p.card.options.items()),
                 shelf.origin[n],
             ]
             for n, p in shelf.things.items()
@@ -130,7 +130,8 @@ def _option(value: Any) -> str:
     if isinstance(value, dict) and "default" in value:
         allowed = value.get("allowed")
         choices = f" ({' | '.join(map(str, allowed))})" if isinstance(allowed, list) else ""
-        return f"{value['default']}{choices}  {value.get('doc', '')}"
+        start = "required" if value.get("required") else value["default"]
+        return f"{start}{choices}  {value.get('doc', '')}"
     return str(value)
 
 

@@ -108,6 +108,11 @@ class Planner:
 
     def job(self, model: FeatureExtractor, need: Need) -> Job:
         """The address of a need; MissingError or DataError when data or weights are not as they should be."""
+        if isinstance(model, Precomputed) and need.view != "original":
+            raise NotApplicable(
+                f"Embeddings that another tool made are of the images as they are, and {need.view} is another view. "
+                "Embed with the model itself."
+            )
         index = self.index(need.dataset)
         grid = need.readout if dense(need.readout) else ""
         extra = "".join(
@@ -171,7 +176,7 @@ class Planner:
         jobs: dict[Path, Job] = {}
         for task in tasks:
             try:
-                _sound(task.benchmark)
+                _sound(task)
                 for name, need in task.benchmark.needs().items():
                     model = task.against if need.against else task.model
                     if model is None:
@@ -190,9 +195,14 @@ class Planner:
         return Plan(tasks, list(jobs.values()), list(missing))
 
 
-def _sound(benchmark: Benchmark) -> None:
-    """UsageError for a row whose metric its protocol does not give, which would be found only after embedding."""
-    card, protocol = benchmark.card, benchmark.protocol
+def _sound(task: Task) -> None:
+    """What would be found only after embedding: UsageError for an option that must be given and is not, and for a row whose
+    metric its protocol does not give."""
+    benchmark, card, protocol = task.benchmark, task.benchmark.card, task.benchmark.protocol
+    lacking = {n: o for n, o in protocol.card.options.items() if o.required} if protocol else {}
+    for name, option in lacking.items():
+        if task.options.get(name) is None:
+            raise UsageError(f"{card.name} needs the option {name}: {option.required}")
     given = protocol.card.metrics if protocol is not None and type(benchmark).score is Benchmark.score else ()
     if given and card.metric not in given:
         raise UsageError(

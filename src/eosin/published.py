@@ -196,13 +196,13 @@ class Names:
     def options(self, benchmark: str) -> dict[str, Any] | None:
         """Every option of the benchmark as the registry has it; None where its protocol is unknown.
 
-        One that a run must state, as the paper does not (its sentence begins with Required), is not among them.
+        One that a run must state, as the paper does not, is not among them.
         """
         card = self.card(benchmark)
         protocol = None if card is None else self.catalogue.protocols.things.get(card.protocol)
         if protocol is None:
             return None
-        stated = [k for k, option in protocol.card.options.items() if option.doc.startswith("Required")]
+        stated = [k for k, option in protocol.card.options.items() if option.required]
         return {k: v for k, v in protocol.card.complete(card.options).items() if k not in stated}
 
     def folds(self, benchmark: str, protocol: str) -> Any:
