@@ -13,7 +13,10 @@ def predictions(y, score, group, **more):
 
 
 def two_models(rng, patients=50, rows=10, better=0.0, metric="accuracy"):
-    """Two models on clustered tiles: A's patients differ in how hard they are, B's do not; equal expected scores."""
+    """Two models on clustered tiles: A's patients differ in how hard they are, B's do not; equal expected scores.
+
+    `rows`: tiles of every patient, or of each.
+    """
     g = np.repeat(np.arange(patients), rows)
     n = len(g)
     if metric in ("accuracy", "balanced_accuracy"):
@@ -40,7 +43,7 @@ def test_the_interval_is_that_of_rows_drawn_by_hand():
         times = np.bincount(rng.integers(12, size=12), minlength=12)
         rows = np.repeat(np.arange(len(group)), times[name])
         gaps.append(np.mean(a["y"][rows] == a["score"][rows]) - np.mean(b["y"][rows] == b["score"][rows]))
-    assert found == pytest.approx(np.quantile(gaps, stats._expanded(0.95, 12)), abs=1e-12)
+    assert found == pytest.approx(np.quantile(gaps, stats._expanded(0.95, 12, 11)), abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "auroc", "pearson"])
@@ -131,6 +134,20 @@ def test_coverage_and_false_positives_on_patients(metric):
     assert wrong / runs <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs), wrong / runs
     if metric == "accuracy":
         assert naive / 200 < 0.93  # tiles drawn one by one: too narrow
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", ["a few large", "spread"])
+def test_patients_of_very_unequal_size(sizes):
+    """Where the permutation alone would be too sure: intervals hold, p is at most 0.05 in at most 5 %."""
+    rng, runs, held, wrong = np.random.default_rng(11), 500, 0, 0
+    for run in range(runs):
+        rows = np.where(np.arange(50) < 5, 100, 10)
+        if sizes == "spread":
+            rows = np.maximum(1, 10 * np.exp(rng.standard_normal(50))).astype(int)
+        d = paired.of_predictions("accuracy", *two_models(rng, rows=rows), n=200, seed=run)
+        held, wrong = held + (d.low <= 0 <= d.high), wrong + (d.p <= 0.05)
+    assert 0.93 <= held / runs and wrong / runs <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs), (held / runs, wrong / runs)
 
 
 def test_coverage_and_false_positives_in_short():

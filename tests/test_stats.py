@@ -83,9 +83,9 @@ def test_a_fold_that_a_resample_leaves_undefined_is_left_out():
 
 
 def clustered(rng, patients, rows):
-    """Right or wrong answers: each patient has its own accuracy, Beta(2, 1), of mean 2/3."""
-    skill = rng.beta(2, 1, patients)
-    return (rng.random((patients, rows)) < skill[:, None]).ravel(), np.repeat(np.arange(patients), rows)
+    """Right or wrong answers: each patient has its own accuracy, Beta(2, 1), of mean 2/3. `rows`: of every one, or of each."""
+    patient = np.repeat(np.arange(patients), rows)
+    return rng.random(len(patient)) < rng.beta(2, 1, patients)[patient], patient
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,27 @@ def test_coverage_on_clustered_rows(patients, grouped, least, most):
         )
         hits += low <= 2 / 3 <= high
     assert least <= hits / runs <= most  # rows resampled one by one: an interval that is far too narrow
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", ["a few large", "spread"])
+def test_coverage_where_patients_have_very_unequal_numbers_of_rows(sizes):
+    """Without `freedom` 90 to 93 of 100."""
+    rng, hits, runs = np.random.default_rng(8), 0, 600
+    for run in range(runs):
+        rows = np.where(np.arange(50) < 5, 100, 10)
+        if sizes == "spread":
+            rows = np.maximum(1, 10 * np.exp(rng.standard_normal(50))).astype(int)
+        right, patient = clustered(rng, 50, rows)
+        low, high = stats.bootstrap("accuracy", np.ones_like(right), right, patient, n=300, seed=run)
+        hits += low <= 2 / 3 <= high
+    assert 0.935 <= hits / runs <= 0.985, hits / runs
+
+
+def test_freedom_counts_the_patients_that_decide():
+    assert stats.freedom(np.repeat(np.arange(9), 4)) == 8
+    assert stats.freedom(np.repeat(np.arange(50), [100] * 5 + [10] * 45)) == pytest.approx(5.935, abs=1e-3)
+    assert stats.freedom(np.repeat([0, 1], [1000, 1])) == pytest.approx(1, abs=1e-5)
 
 
 def test_t_interval():

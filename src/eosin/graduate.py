@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from .errors import StoreError, UsageError
 from .extractor import FeatureExtractor
 from .files import publish
 from .recipe import DistillationRecipe
+from .table import Table
+from .trainset import Choice
 
 WEIGHTS, CARD, LOG, CURVES, RUN = "model.safetensors", "card.yaml", "train.jsonl", "curves.png", "run.json"
+TILES = "tiles.csv"
 FORBIDDING = ("noderiv", "no-deriv", "no deriv", "-nd", "forbids distillation", "no distillation")
 
 
@@ -54,6 +59,21 @@ def check_same_run(out: Path, facts: Mapping[str, Any]) -> None:
         raise UsageError(
             f"--resume goes on with the run in {out} as it was: {'; '.join(found)}. Give what was given then, or another --out."
         )
+
+
+def write_tiles(out: Path, table: Table, choice: Choice, broken: Collection[str] = ()) -> None:
+    """tiles.csv: id and slide of each tile that was chosen, and its use: train, held-out, or broken (it could not be read).
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    use = {i: "broken" if table["id"][i] in broken else "train" for i in choice.rows.tolist()}
+    use |= dict.fromkeys(choice.held_out.tolist(), "held-out")
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["id", "slide", "use"])
+    writer.writerows([table["id"][i], table["slide"][i], use[i]] for i in sorted(use))
+    publish(out / TILES, text.getvalue().encode())
 
 
 def _differences(name: str, before: Any, now: Any) -> list[str]:

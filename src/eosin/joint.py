@@ -28,6 +28,17 @@ def world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def merged(found: dict[str, str]) -> dict[str, str]:
+    """The dictionaries of all processes as one, the same everywhere."""
+    import torch.distributed as dist
+
+    if world() == 1:
+        return found
+    everyone: list[Any] = [None] * world()
+    dist.all_gather_object(everyone, found)
+    return {key: value for one in everyone for key, value in one.items()}
+
+
 def total(x: torch.Tensor) -> torch.Tensor:
     """The sum of `x` over processes, of the same shape and the same everywhere."""
     return x if world() == 1 else _sum().apply(x)

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from . import checkpoint, joint, processes
 from .cards import plain
 from .distill import Distillation, Interrupted, Plan
@@ -31,6 +29,7 @@ from .graduate import (
     log_lines,
     name_of,
     write_model,
+    write_tiles,
 )
 from .index import Index, open_index
 from .places import Places
@@ -39,7 +38,6 @@ from .recipe import DistillationRecipe
 from .trainset import Batches, choose, dataset_of
 from .watchtower import Watchtower
 
-TILES = "tiles.csv"
 MOST_LABELLED = 1000
 Watch = Callable[..., None]
 
@@ -181,16 +179,12 @@ class Lesson:
         }
 
     def _write_down(self, facts: dict[str, Any]) -> None:
-        """run.json, and tiles.csv: which tiles were used, of which slides."""
+        """run.json, and tiles.csv: which tiles are used, of which slides."""
         if not self.first:
             return
-        table, kind = self.index.table, np.full(len(self.index.table), "train", "U8")
-        kind[self.choice.held_out] = "held-out"
-        used = np.sort(np.concatenate([self.choice.rows, self.choice.held_out]))
-        lines = ["id,slide,use", *(f'"{table["id"][i]}","{table["slide"][i]}",{kind[i]}' for i in used.tolist())]
         try:
             publish(self.out / RUN, json.dumps(facts, indent=1).encode())
-            publish(self.out / TILES, ("\n".join(lines) + "\n").encode())
+            write_tiles(self.out, self.index.table, self.choice)
         except OSError as error:
             raise StoreError(f"{self.out} cannot be written: {error}. Name another --out.") from error
 
@@ -247,9 +241,12 @@ class Lesson:
         return Watchtower(self.teacher, self.index, self.choice.held_out, labelled, MOST_LABELLED, self.o["seed"])
 
     def _graduate(self, run: Distillation, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        broken = joint.merged(self.batches.broken)
         if not self.first:
             return {}, ""
         recipe, state = self.recipe, run.state
+        if broken:
+            write_tiles(self.out, self.index.table, self.choice, broken)
         deviations = [*recipe.deviations(), *changed(recipe)]
         if self.o["accumulate"] > 1:
             deviations.append(f"a batch was cut into {self.o['accumulate']} pieces, each with its own batch statistics")
@@ -263,7 +260,7 @@ class Lesson:
             "steps": state.step,
             "stopped_early": state.finished and state.step < recipe.options["steps"],
             "deviations": deviations,
-            "skipped": [*self.warned, *(f"{k}: {v}" for k, v in self.batches.broken.items())],
+            "skipped": [*self.warned, *(f"{k}: {v}" for k, v in broken.items())],
             "seen": seen,
             "licences": self.licences,
             "environment": environment(self.catalogue.distributions()),

@@ -77,7 +77,8 @@ def _listing(desk: Desk, things: str) -> tuple[list[str], list[list[Any]]]:
         ]
     if things == "recipes":
         return ["recipe", "from", "description"], [
-            [n, shelf.origin[n], r.card.description] for n, r in shelf.things.items()
+            [n, shelf.origin[n], r.card.description or " ".join((type(r).__doc__ or "").split())]
+            for n, r in shelf.things.items()
         ]
     return ["benchmark", "dataset", "protocol", "metric", "from"], [
         [n, b.card.dataset, b.card.protocol, b.card.metric, shelf.origin[n]] for n, b in shelf.things.items()

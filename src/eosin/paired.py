@@ -41,7 +41,7 @@ def of_predictions(
     """Paired bootstrap for the interval, permutation for p: both by group, on the same rows of both models.
 
     With few groups, or some far larger than others, both are too sure; so the interval is never narrower and p never
-    smaller than those of the jackknife over groups (t, G - 1), where there are no more groups than resamples.
+    smaller than those of the jackknife over groups, where there are no more groups than resamples.
 
     Args:
         metric: as `stats.bootstrap` takes it. a, b: predictions of both models; `id` is the group where none is given.
@@ -76,7 +76,7 @@ def bootstrap(
         stats.resampled(metric, *_checked(p), owner, groups, n, seed, p.get("fold"), p.get("seed"))
         for p, owner in ((a, mine), (b, theirs))
     ]
-    return stats.percentiles(found[0] - found[1], level, groups)
+    return stats.percentiles(found[0] - found[1], level, groups, stats.freedom(mine))
 
 
 def permutation(metric: Any, a: Predictions, b: Predictions, n: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
@@ -117,7 +117,10 @@ def permutation(metric: Any, a: Predictions, b: Predictions, n: int = RESAMPLES,
 
 
 def _leaving_out(metric: Any, a: Predictions, b: Predictions, value: float, level: float) -> Difference:
-    """The difference by the jackknife over groups: s^2 = (G - 1) / G sum (without group g - whole)^2, cautious as CR3."""
+    """The difference by the jackknife over groups: s^2 = (G - 1) / G sum (without group g - whole)^2, cautious as CR3.
+
+    Degrees of freedom: `stats.freedom`.
+    """
     owner = owners(a)[0]
     groups = int(owner.max()) + 1
     without = 1 - np.eye(groups)
@@ -128,7 +131,7 @@ def _leaving_out(metric: Any, a: Predictions, b: Predictions, value: float, leve
         found.append(np.concatenate([of(without[i : i + step]) for i in range(0, groups, step)]))
     spread = found[0] - found[1] - value
     error = float(np.sqrt((groups - 1) / groups * np.nansum(spread**2)))
-    return _t(value, error, groups - 1, level, "", groups)
+    return _t(value, error, stats.freedom(owner), level, "", groups)
 
 
 def of_values(a: Sequence[float], b: Sequence[float], ratio: float, level: float = 0.95) -> Difference:
@@ -259,7 +262,7 @@ def _alike(metric: Any, score: np.ndarray, cells: list[np.ndarray]) -> np.ndarra
     return out
 
 
-def _t(value: float, error: float, left: int, level: float, how: str, units: int) -> Difference:
+def _t(value: float, error: float, left: float, level: float, how: str, units: int) -> Difference:
     """A difference with its standard error, by Student's t."""
     from scipy.special import stdtr, stdtrit
 

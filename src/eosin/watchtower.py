@@ -34,7 +34,7 @@ class Watchtower:
             group = labelled.items["group"][chosen]
             n = 5 if not (group != "").all() else min(5, len(np.unique(group)))
             self.fold = folds.grouped(self.y, group, n) if (group != "").all() else folds.kfold(self.y, n)
-        self.taught = _embedded(teacher, self.images) if self.images else None
+        self.taught = embedded(teacher, self.images) if self.images else None
 
     def look(self, student: FeatureExtractor, module: Any) -> dict[str, float]:
         """`cka` to the teacher (and `cka_debiased`), and `knn` accuracy of 5 folds, k = 15, as far as they can be had."""
@@ -43,11 +43,11 @@ class Watchtower:
         found: dict[str, float] = {}
         try:
             if self.taught is not None and len(self.taught) > 3:
-                mine = _embedded(student, self.images)
+                mine = embedded(student, self.images)
                 found["cka"] = metrics.cka(self.taught, mine)
                 found["cka_debiased"] = metrics.cka(self.taught, mine, debiased=True)
             if self.labelled:
-                X, right = _embedded(student, self.labelled), []
+                X, right = embedded(student, self.labelled), []
                 for k in np.unique(self.fold):
                     train, test = self.fold != k, self.fold == k
                     probe = probes.knn(min(15, int(train.sum()))).fit(X[train], self.y[train])
@@ -64,7 +64,7 @@ def _images(index: Index, rows: np.ndarray) -> list[Any]:
     return [reader.read(int(i)) for i in rows]
 
 
-def _embedded(model: FeatureExtractor, images: list[Any]) -> np.ndarray:
+def embedded(model: FeatureExtractor, images: list[Any]) -> np.ndarray:
     """(n, d) float32 of the readout that the card recommends."""
     import torch
 
