@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,8 @@ def sound_heaps(path: Path) -> None:
 
 def npz_arrays(path: Path) -> dict[str, np.ndarray]:
     """The plain arrays of an npz file, each read only after its header was held against the size of its member."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is not an npz file, whatever its name says")
     found = {}
     with np.load(path, allow_pickle=False) as file:
         members = file.zip.infolist()

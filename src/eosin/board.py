@@ -10,7 +10,8 @@ import click
 
 from . import leaderboard as long
 from . import tables
-from .cli import Desk, common, merged
+from .cli import Desk, common, folders_of, merged
+from .errors import StoreError, unknown
 
 FORMATS = ("table", "markdown", "csv", "latex", "html", "json")
 
@@ -37,7 +38,7 @@ def leaderboard(source: str, sort: str, how: str, reproduce: str | None, **o: An
     The best of a column is bold (* on a terminal), the second underlined (+). Rows of different protocols, options, folds
     or readouts never share a column.
     """
-    folders = [Path(f).expanduser().absolute() for f in o["results"]]
+    folders = folders_of(o["results"])
     desk = Desk({**o, "results": None})
     folders = folders or [desk.places.results]
     records: list[dict[str, Any]] = []
@@ -110,7 +111,10 @@ def _json(value: Any) -> str:
 
 def _out(text: str, out: str | None) -> None:
     if out:
-        Path(out).write_text(text, encoding="utf-8")
+        try:
+            Path(out).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"Cannot write {out}: {error.strerror}. Name another --out.") from error
     else:
         print(text, end="")
 
@@ -123,6 +127,13 @@ def _warn(desk: Desk, texts: list[str]) -> None:
 def _chosen(desk: Desk, rows: list[dict[str, Any]], o: dict[str, Any]) -> list[dict[str, Any]]:
     wanted = {b for s in o["suites"] for b in desk.catalogue.suite(s)} | set(o["benchmarks"])
     models, protocols = set(o["models"]), set(o["protocols"])
+    for word, names in (("model", models), ("benchmark", o["benchmarks"]), ("protocol", protocols)):
+        there = {r[word] for r in rows} | set(getattr(desk.catalogue, f"{word}s").things)
+        there |= {name.partition("@")[0] for name in there}
+        absent = [unknown(word, name, there, f"bench list {word}s") for name in names if name not in there]
+        if absent and len(absent) == len(names):
+            raise absent[0]
+        _warn(desk, list(map(str, absent)))
     if models:
         known = desk.catalogue.models.things
         models |= {known[m].card.name for m in models if m in known}

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -143,6 +144,17 @@ def merged(command: click.Command) -> click.Command:
             option.default = ()
             option.help = "A folder of records; may be given again (default: EOSIN_HOME/results)."
     return command
+
+
+def folders_of(results: tuple[str, ...]) -> list[Path]:
+    """The folders that --results names, each of which must be there."""
+    folders = [Path(f).expanduser().absolute() for f in results]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(
+                f"--results {folder}: there is no such folder. Name one that `bench run` wrote records to."
+            )
+    return folders
 
 
 def pairs(ctx: Any, param: Any, values: tuple[str, ...]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from .cli import Desk, common, merged, pairs
+from .cli import Desk, common, folders_of, merged, pairs
 from .errors import EosinError, MissingError, UsageError
 
 PAIRS = ("benchmark", "metric", "a", "b", "score_a", "score_b", "difference", "low", "high", "p", "p_holm", "verdict", "test", "units")  # fmt: skip
@@ -49,7 +49,7 @@ def compare(**o: Any) -> None:
     bench compare --spec-curve idc-knn -m A -m B
     """
     o["as_json"] = o["as_json"] or o["how"] == "json"
-    folders = [Path(f).expanduser().absolute() for f in o["results"]]
+    folders = folders_of(o["results"])
     desk = Desk({**o, "results": None})
     models = [*o["models"], *o["more"]]
     benchmarks = list(dict.fromkeys([b for s in o["suites"] for b in desk.catalogue.suite(s)] + list(o["benchmarks"])))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,18 +37,31 @@ def collect(folders: Iterable[Path], skim: bool = False) -> tuple[list[dict[str,
     left: list[str] = []
     seen: dict[tuple[str, str], list[Any]] = {}
     memory: dict[bytes, Any] | None = {} if skim else None
-    for folder in folders:
-        for path in record.find(folder):
-            try:
-                found = {**sound(record.read(path, memory), path), "path": path}
-            except ValueError as error:
-                left.append(str(error))
-                continue
-            same = seen.setdefault(address(found), [])
-            if found["scores"] not in same:
-                same.append(found["scores"])
-                records.append(found)
+    with still():
+        for folder in folders:
+            for path in record.find(folder):
+                try:
+                    found = {**sound(record.read(path, memory), path), "path": path}
+                except ValueError as error:
+                    left.append(str(error))
+                    continue
+                same = seen.setdefault(address(found), [])
+                if found["scores"] not in same:
+                    same.append(found["scores"])
+                    records.append(found)
     return records, left
+
+
+@contextlib.contextmanager
+def still() -> Iterator[None]:
+    """Without the search for cyclic garbage, which walks through everything again and again while much is made and all kept."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def sound(found: dict[str, Any], path: Path) -> dict[str, Any]:

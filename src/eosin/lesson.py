@@ -79,6 +79,11 @@ class Lesson:
         share = (joint.rank(), joint.world())
         self.batches = Batches(self.index, self.choice.rows, batch, side, o["seed"], o["workers"], *share)
         self.warned = list(self.index.warnings)
+        if len(self.choice.held_out) < held:
+            few = (
+                f"--held-out {held}: {len(self.choice.held_out)} tiles were held out, a fifth of what there is at most"
+            )
+            self.warned.append(few)
 
     def _side(self) -> int:
         options = self.recipe.options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,15 @@ def index(name: str, path: str | None, **o: Any) -> None:
     desk = Desk(o)
     facts = facts_of(_index(desk, name, path))
     if not desk.console.as_json:
-        print(f"{name}: {facts['items']} items; " + ", ".join(f"{k} {v}" for k, v in facts["counts"].items()))
+        print("; ".join([f"{name}: {facts['items']} items", *([_listed(facts["counts"])] if facts["counts"] else [])]))
         for warning in facts["warnings"]:
             print(f"warning: {warning['message']}")
         print(f"table: {facts['table']}")
     desk.console.fact(facts)
+
+
+def _listed(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in counts.items())
 
 
 @data.command()
@@ -128,10 +133,11 @@ def check(name: str, path: str | None, **o: Any) -> None:
     ]
     differs = [r for r in rows if r["state"] == "differs"]
     if not desk.console.as_json:
-        desk.console.table(
-            ["what", "official", "here", "state"],
-            [[str(v) if v is not None else "–" for v in r.values()] for r in rows],
-        )
+        if rows:
+            desk.console.table(
+                ["what", "official", "here", "state"],
+                [[str(v) if v is not None else "–" for v in r.values()] for r in rows],
+            )
         for warning in facts["warnings"]:
             print(f"warning: {warning['message']}")
         if not official:
@@ -195,7 +201,7 @@ def manifest(project: str, slides: int, exclude: tuple[str, ...], files: str | N
     if not all(s.project for s in drawn):
         text += f"The list names no projects: all of it was taken for {project}.\n"
     facts = {"manifest": str(out), "slides": len(drawn), "patients": people, "bytes": size, "left_out": reasons}
-    desk.console.fact(facts, f"{text}Next: gdc-client download -m {out} -d SLIDES")
+    desk.console.fact(facts, f"{text}Next: gdc-client download -m {shlex.quote(str(out))} -d SLIDES")
 
 
 def _named(desk: Desk, name: str) -> list[str]:
@@ -239,7 +245,9 @@ def phantom(name: str, out: str, seed: int, **o: Any) -> None:
             written[n] = str(Path(out) / n)
     desk.console.finish()
     text = "\n".join(written.values()) + (f"\nno miniature of: {', '.join(absent)}" if absent else "")
-    desk.console.fact({"written": written, "absent": absent}, f"{text}\nNext: bench run -m color-stats --data {out} …")
+    desk.console.fact(
+        {"written": written, "absent": absent}, f"{text}\nNext: bench run -m color-stats --data {shlex.quote(out)} …"
+    )
 
 
 @click.command()
@@ -253,7 +261,8 @@ def new(what: str, name: str, out: str | None, **o: Any) -> None:
     from .template import write
 
     folder = write(what, name, Path(out) if out else Path(f"eosin-{name}"))
-    text = f"Wrote {folder}. Next:\n  pip install -e '{folder}[test]' && pytest {folder}\n  bench {'show' if what == 'model' else 'data where'} {name}"
+    here = shlex.quote(str(folder))
+    text = f"Wrote {folder}. Next:\n  pip install -e {shlex.quote(f'{folder}[test]')} && pytest {here}\n  bench {'show' if what == 'model' else 'data where'} {name}"
     desk.console.fact(
         {"path": str(folder), "files": sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())},
         text,

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .cli import Desk, common, merged
+from .cli import Desk, common, folders_of, merged
 from .errors import DataError, UsageError, unknown
 
 SUITE = click.option(
@@ -97,6 +97,8 @@ def export(target: str | None, how: str, no_predictions: bool, **o: Any) -> None
         return _model_index(desk, records, o["models"])
     if target is None:
         raise UsageError("Say where the bundle goes: bench export DIR, or bench export results.zip.")
+    if Path(target).suffix in (".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z"):
+        raise UsageError(f"{target}: a bundle is a folder or a .zip. Write bench export {Path(target).stem}.zip.")
     from .bundle import export as bundle
 
     manifest = bundle(records, Path(target), _version(), not no_predictions)
@@ -131,7 +133,7 @@ def import_(source: str, **o: Any) -> None:
 
 def _desk(o: dict[str, Any]) -> Desk:
     """The counter; --results becomes the list of folders to read, the first of which is the desk's."""
-    given = [Path(f).expanduser().absolute() for f in o["results"]]
+    given = folders_of(o["results"])
     desk = Desk({**o, "results": str(given[0]) if given else None})
     o["results"] = given or [desk.places.results]
     return desk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -275,7 +276,7 @@ def export(address: str, out: str, readout: str, **o: Any) -> None:
     for note in notes:
         desk.console.warn(note)
     shape = arrays["X"].shape
-    text = f"{out}: X {shape}, {', '.join(n for n in arrays if n != 'X')}\nNext: bench score --protocol PROTOCOL --embeddings {out}"
+    text = f"{out}: X {shape}, {', '.join(n for n in arrays if n != 'X')}\nNext: bench score --protocol PROTOCOL --embeddings {shlex.quote(str(out))}"
     desk.console.fact(
         {"out": out, "address": str(folder), "shape": shape, "columns": list(arrays), "notes": notes}, text
     )
