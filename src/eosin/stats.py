@@ -18,6 +18,7 @@ from .errors import DataError
 
 NOTHING = (float("nan"), float("nan"))
 CELLS = 2**22  # numbers held at once: resamples x rows
+FEW = 16  # groups are few where their square is at most so many times the rows
 
 Weighted = Callable[[np.ndarray], np.ndarray]  # how often each group is drawn (b, groups) -> the metric's values (b,)
 
@@ -260,6 +261,10 @@ def _auroc(y: np.ndarray, score: np.ndarray, owner: np.ndarray) -> Weighted:
 
 
 def _area(positive: np.ndarray, score: np.ndarray, owner: np.ndarray) -> Weighted:
+    """The area as a function of how often groups count: from sums over rows, or, where groups are few, from how often the
+    positives of each win over the negatives of each."""
+    if (owner.max() + 1) ** 2 <= FEW * len(owner):
+        return _area_of_groups(positive, score, owner)
     order = np.argsort(score[~positive], kind="stable")
     negatives, level = owner[~positive][order], score[~positive][order]
     below, upto = (np.searchsorted(level, score[positive], side) for side in ("left", "right"))
@@ -270,6 +275,25 @@ def _area(positive: np.ndarray, score: np.ndarray, owner: np.ndarray) -> Weighte
         weight = draws[:, owner[positive]]
         wins = np.einsum("ij,ij->i", weight, passed[:, below] + passed[:, upto]) / 2
         return _over(wins, weight.sum(1) * passed[:, -1])
+
+    return area
+
+
+def _area_of_groups(positive: np.ndarray, score: np.ndarray, owner: np.ndarray) -> Weighted:
+    groups = int(owner.max()) + 1
+    order = np.argsort(score, kind="stable")
+    positive, score, owner = positive[order], score[order], owner[order]
+    high, whose = score[positive], owner[positive]
+    wins = np.zeros((groups, groups))
+    for g in np.unique(owner[~positive]):
+        level = score[~positive & (owner == g)]
+        below = np.searchsorted(level, high, "left") + np.searchsorted(level, high, "right")
+        wins[:, g] = np.bincount(whose, below, groups) / 2
+    count = np.column_stack([np.bincount(o, minlength=groups) for o in (whose, owner[~positive])])
+
+    def area(draws: np.ndarray) -> np.ndarray:
+        pairs = (draws @ count).prod(1)
+        return _over(np.einsum("ij,ij->i", draws @ wins, draws), pairs)
 
     return area
 
