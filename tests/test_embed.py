@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -324,6 +325,32 @@ def test_precision_on_the_command_line_is_another_address(home, tint, tiny):
         for more in ([], ["--precision", "bf16"])
     ]
     assert rows[0] != rows[1]
+
+
+def test_float16_halves_the_store_and_has_its_own_address(home, tint, tiny):
+    exact, half = (
+        bench("run", "-m", "tint", "-b", "tint-mean", "--json", *more).json for more in ([], ["--stored", "float16"])
+    )
+    assert exact["embedded"] == half["embedded"] > 0 and exact["records"] != half["records"]
+    folders = sorted((home / "embeddings").glob("tint@*/tiny@*"))
+    kept = [store.stored(folder) for folder in folders]
+    kept.sort(key=lambda a: a.about["model"]["stored"])
+    with h5py.File(kept[0].part(0), "r") as file:
+        assert file["cls"].dtype == np.float16
+    (_, _, rounded), (_, _, whole) = (store.read(a, ["cls"]) for a in kept)
+    assert rounded["cls"].dtype == np.float32
+    assert np.array_equal(rounded["cls"], whole["cls"].astype(np.float16).astype(np.float32))
+    assert {a.about["model"]["stored"] for a in kept} == {"float16", "float32"}
+    again = bench("run", "-m", "tint", "-b", "tint-mean", "--stored", "float16", "--json").json
+    assert again["embedded"] == 0
+    assert "another fingerprint" not in bench("store", "ls", "--json").out and len(folders) == 2
+
+
+def test_what_float16_cannot_hold_is_refused(home, tint, tiny, tmp_path, monkeypatch):
+    strange(monkeypatch, tmp_path, "return torch.full((n, 4), 1e5)")
+    done = bench("embed", "-m", "odd", "-d", "tiny", "--stored", "float16")
+    assert done.code == 1 and "65,504" in done.err and "--stored float32" in done.err
+    assert not list((home / "embeddings").rglob("part-*"))
 
 
 # ---- models that do not keep their word

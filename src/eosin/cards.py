@@ -43,6 +43,7 @@ class ModelCard(Card):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     precision: str = "fp32"
+    stored: str = "float32"
     readout: str = ""
     readouts: tuple[str, ...] = ()
     prefix_tokens: int | None = None
@@ -80,6 +81,8 @@ class ModelCard(Card):
             raise self.fail("interpolation", f"is nearest, bilinear, bicubic or lanczos, not {self.interpolation!r}.")
         if self.precision not in ("fp32", "fp16", "bf16"):
             raise self.fail("precision", f"is fp32, fp16 or bf16, not {self.precision!r}.")
+        if self.stored not in ("float32", "float16"):
+            raise self.fail("stored", f"is float32 or float16, not {self.stored!r}.")
         if not all(map(math.isfinite, self.mean)):
             raise self.fail("mean", f"must be finite, not {list(self.mean)}.")
         if not all(0 < v < math.inf for v in self.std):

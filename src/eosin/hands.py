@@ -42,6 +42,11 @@ def compute(command: Any) -> Any:
             help="Override the card's precision; another address.",
         ),
         click.option(
+            "--stored",
+            type=click.Choice(["float32", "float16"]),
+            help="How embeddings are stored, float16 in half the space; another address.",
+        ),
+        click.option(
             "--weights", type=click.Path(), help="A local weights file instead of the card's; for one --model."
         ),
         click.option(
@@ -65,7 +70,12 @@ def chosen_models(desk: Desk, o: dict[str, Any]) -> list[Any]:
     if o["weights"] and not Path(o["weights"]).exists():
         raise MissingError(f"There is no weights file {o['weights']}. Check the path.")
     return [
-        desk.catalogue.model(m, weights=o["weights"] and str(Path(o["weights"]).absolute()), precision=o["precision"])
+        desk.catalogue.model(
+            m,
+            weights=o["weights"] and str(Path(o["weights"]).absolute()),
+            precision=o["precision"],
+            stored=o["stored"],
+        )
         for m in dict.fromkeys(o["models"])
     ]
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 from .cli import Desk, common
 from .errors import CardError, DataError, EosinError, MissingError, UsageError
 
-PRECISIONS = ("fp32", "fp16", "bf16")  # that `bench run --precision` may ask of any card
+PRECISIONS = ("fp32", "fp16", "bf16")  # that `bench run --precision` may ask of any card,
+STORED = ("float32", "float16")  # and that --stored may
 
 
 @click.group()
@@ -76,15 +78,15 @@ class Wanted:
         return "" if tiles in self._tiles[name] else f"the tiles of {name} have changed"
 
     def _prints(self, name: str) -> set[str]:
-        """The fingerprints of a model under each precision; "?" where its weights cannot be looked at."""
+        """The fingerprints of a model as --precision and --stored may ask for it; "?" where its weights cannot be looked at."""
         from .plan import Planner
 
         if name not in self._marks:
             found = set()
-            for precision in PRECISIONS:
+            for precision, stored in product(PRECISIONS, STORED):
                 try:
                     asked = self._asked.get(name, name)
-                    model = self.desk.catalogue.model(asked, precision=precision)
+                    model = self.desk.catalogue.model(asked, precision=precision, stored=stored)
                     found.add(Planner(self.desk.catalogue, self.desk.places).print_of(model))
                 except CardError:
                     continue

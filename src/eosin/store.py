@@ -95,7 +95,8 @@ def write_part(
         ids: (n,) tile ids; readouts: {name: (n, …) float32}; broken: (n,) bool, rows of nan.
 
     Raises:
-        StoreError: when the disk is full or the folder cannot be written; nothing half-written is left.
+        StoreError: when the disk is full or the folder cannot be written; nothing half-written is left. A value beyond
+            float16 where the model's card says `stored: float16`.
     """
     target = address.part(block)
     temporary = target.with_name(f".{target.stem}.{me()}.tmp")
@@ -130,10 +131,23 @@ def _body(
         file.attrs["first-row"], file.attrs["rows"] = address.span(block).start, address.rows
         file.create_dataset("id", data=np.char.encode(ids.astype(str), "utf-8"))
         for name, values in readouts.items():
-            file.create_dataset(name, data=np.ascontiguousarray(values, dtype=np.float32))
+            file.create_dataset(name, data=_as_stored(address, name, values))
         if broken is not None and broken.any():
             file.create_dataset("broken", data=broken.astype(np.uint8))
     return buffer.getbuffer()
+
+
+def _as_stored(address: Address, name: str, values: np.ndarray) -> np.ndarray:
+    """As the model's card says, whose fact it is: rounded embeddings are another model's to every address."""
+    model = address.about.get("model")
+    dtype = np.dtype(model.get("stored", "float32") if isinstance(model, Mapping) else "float32")
+    with np.errstate(over="ignore"):
+        out = np.ascontiguousarray(values, dtype=dtype)
+    if np.isinf(out).any():
+        raise StoreError(
+            f"{name} has values beyond {np.finfo(dtype).max:,.0f}, the largest that {dtype} holds. Use --stored float32."
+        )
+    return out
 
 
 def _digest(path: Path) -> str:

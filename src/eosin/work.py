@@ -49,7 +49,7 @@ def run(**o: Any) -> None:
     models = chosen_models(desk, o)
     benchmarks = [desk.catalogue.benchmark(n) for n in dict.fromkeys(names)]
     planner = Planner(desk.catalogue, desk.places, console.watch)
-    against = desk.catalogue.model(o["against"], precision=o["precision"]) if o["against"] else None
+    against = desk.catalogue.model(o["against"], precision=o["precision"], stored=o["stored"]) if o["against"] else None
     plan = planner.plan(models, benchmarks, options, o["readout"], against)
     console.finish()
     if o["dry_run"]:
