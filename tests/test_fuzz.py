@@ -7,6 +7,7 @@ random (Hypothesis keeps what failed); what was once found stands in CASES. `--s
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -419,7 +420,22 @@ def looped_h5(buffer: io.BytesIO) -> None:
 
 
 PICKLE = b"cos\nsystem\n(S'touch OWNED'\ntR."
+
+
+def signed(body: bytes) -> bytes:
+    """A part that has its digest, whatever it is."""
+    return store._head(hashlib.blake2b(body, digest_size=16).hexdigest()) + body
+
+
+def empty_h5(buffer: io.BytesIO) -> None:
+    with h5py.File(buffer, "w", userblock_size=store.HEAD) as file:
+        file["id"] = np.arange(3)
+
+
 CASES = {
+    "a part with its digest and nothing in it": ("part", signed(b"x" * 600)),
+    "a part with its digest and half of the file": ("part", signed(written(arrays_h5)[:900])),
+    "a part with its digest and other things in it": ("part", signed(written(empty_h5)[store.HEAD :])),
     "yaml calls python": ("card", b"!!python/object/apply:os.system ['touch OWNED']"),
     "yaml of a billion laughs": ("card", b"a: &a [x,x,x,x,x,x,x,x]\n" + b"".join(b"%c: &%c [*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c]\n" % (i + 1, i + 1, *[i] * 8) for i in range(97, 112))),
     "yaml nested without end": ("card", b"[" * 100_000),

@@ -31,6 +31,7 @@ from .tiles import BrokenTile, Reader
 from .views import view as find_view
 
 Progress = Callable[[int], None]
+PAUSE = 0.2  # seconds that a worker first waits for others' blocks
 
 
 @dataclass(frozen=True)
@@ -137,16 +138,18 @@ def take_part(
     mine = engine.missing(job.address)
     if not mine:
         return 0, []
-    embedded, broken = 0, []
+    embedded, broken, pause = 0, [], PAUSE
     with Worker(job, engine, refused) as worker, heartbeat(worker.claims):
         while mine:
+            before = embedded
             for rows, failed in worker.run(mine):
                 broken += failed
                 embedded += rows
                 progress(rows)
             mine = [b for b in engine.missing(job.address) if b in mine and b not in worker.refused]
-            if mine:
-                time.sleep(0.2)  # another process holds the rest; take over whatever it does not finish
+            if mine:  # another process holds the rest; take over whatever it does not finish
+                pause = PAUSE if embedded > before else min(2 * pause, 10 * PAUSE)
+                time.sleep(pause)
     return embedded, broken
 
 
