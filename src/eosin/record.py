@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .card import plain
 from .errors import StoreError
 from .files import publish
 
@@ -138,6 +139,21 @@ def _skimmed(text: bytes, memory: dict[bytes, Any]) -> dict[str, Any] | None:
 def _value(body: bytes) -> bytes:
     """A block's value without the comma, or the end of the record, behind it."""
     return body[:-1] if body.endswith(b",") else body.removesuffix(b"\n}\n")
+
+
+def details(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a protocol tells beside its scores, as JSON holds it."""
+    return {k: plain(_listed(v)) for k, v in (given or {}).items()}
+
+
+def _listed(values: Any) -> Any:
+    """Small arrays as JSON holds them, nan as null."""
+    if isinstance(values, Mapping):
+        return {str(k): _listed(v) for k, v in values.items()}
+    arr = np.asarray(values)
+    if arr.dtype.kind == "f":
+        return np.where(np.isfinite(arr), arr, None).tolist()  # type: ignore[call-overload]
+    return arr.tolist()
 
 
 def find(results: Path) -> Iterator[Path]:

@@ -224,7 +224,7 @@ class Runner:
             "reasons": {m: "not a number" for m, s in summaries.items() if None in s["values"]},
             "floor": {"majority": majority(list(summaries), emb)},
             "notes": list(scores.notes),
-            "details": {k: plain(_listed(v)) for k, v in (scores.details or {}).items()},
+            "details": record.details(scores.details),
             "predictions": record.predictions_path(path).name if scores.predictions is not None else None,
             "seed": task.options.get("seed"),
             "environment": self.environment,
@@ -245,13 +245,3 @@ def _kept(path: Path) -> list[Any]:
         return record.read(path).get("embed", [])
     except ValueError:
         return []
-
-
-def _listed(values: Any) -> Any:
-    """Small arrays as JSON holds them, nan as null."""
-    if isinstance(values, Mapping):
-        return {str(k): _listed(v) for k, v in values.items()}
-    arr = np.asarray(values)
-    if arr.dtype.kind == "f":
-        return np.where(np.isfinite(arr), arr, None).tolist()  # type: ignore[call-overload]
-    return arr.tolist()

@@ -178,4 +178,5 @@ def score(protocol: Protocol, emb: Embeddings, given: Mapping[str, Any]) -> dict
         "rows": len(emb),
         "intervals": how,
         "notes": list(scores.notes),
+        "details": record.details(scores.details),
     }

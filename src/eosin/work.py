@@ -248,7 +248,7 @@ def embed(**o: Any) -> None:
 @click.option("--option", "options", multiple=True, callback=pairs, help="A protocol's option, as k=15.")
 @common
 def score(protocol: str, embeddings: str, options: dict[str, str], **o: Any) -> None:
-    """Apply a protocol to embeddings that were made elsewhere."""
+    """Apply a protocol to embeddings that were made elsewhere. With --json also the details of a record: counts, pairs, curves."""
     desk = Desk(o)
     from .record import value
     from .score import from_file
