@@ -14,6 +14,7 @@ import os
 import resource
 import struct
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -432,7 +433,15 @@ def empty_h5(buffer: io.BytesIO) -> None:
         file["id"] = np.arange(3)
 
 
+def wide_tiles() -> bytes:
+    """A slide whose tiles are said to be 167,772,192 pixels wide."""
+    content = pyramid(Path(tempfile.mkdtemp()) / "w.tiff", tissue(96, 64, (16, 16, 48, 32))).read_bytes()
+    width = next(i for kind in (3, 4) if (i := content.find(struct.pack("<HHI", 322, kind, 1))) >= 0)
+    return content[:width] + struct.pack("<HHII", 322, 4, 1, 167_772_192) + content[width + 12 :]
+
+
 CASES = {
+    "a slide of tiles of 21 GB": ("slide", wide_tiles()),
     "a part with its digest and nothing in it": ("part", signed(b"x" * 600)),
     "a part with its digest and half of the file": ("part", signed(written(arrays_h5)[:900])),
     "a part with its digest and other things in it": ("part", signed(written(empty_h5)[store.HEAD :])),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".czi", ".dcm")
 POSSIBLE = (0.05, 20.0)  # um per pixel; 264.6 and 352.8 are 96 and 72 dots per inch, which say nothing
 SKEW = 1.05  # how far the scales of x and y may be apart
+LARGEST = 2**26  # pixels of one tile as the file stores it; scanners write some hundreds across
 
 
 class Slide:
@@ -56,6 +57,15 @@ class Slide:
         self.dimensions: tuple[tuple[int, int], ...] = self.source.level_dimensions
         self.downsamples: tuple[float, ...] = self.source.level_downsamples
         self.width, self.height = self.dimensions[0]
+        for level in range(len(self.dimensions)):
+            w, h = (
+                _number(self.source.properties.get(f"openslide.level[{level}].tile-{side}"))
+                for side in ("width", "height")
+            )
+            if (
+                w and h and w * h > LARGEST
+            ):  # OpenSlide would make room for one and abort the process where there is none
+                raise DataError(f"{self.path.name} says that it has tiles of {w:.0f}x{h:.0f} pixels. Copy it again.")
 
     @cached_property
     def mpp(self) -> float:
