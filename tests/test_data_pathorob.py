@@ -73,6 +73,15 @@ def test_the_parquet_files_of_hugging_face(tmp_path):
         items(both)
 
 
+def test_unknown_classes_and_rows_that_come_twice(tmp_path):
+    tree(tmp_path, ["ID,s,1,x,C1", "ID,s,2,,C1", "ID,s,3,y,"])
+    table = items(tmp_path)
+    assert table["id"].tolist() == ["s-1"] and any("2 rows without a class or a centre" in w for w in table.warnings)
+    (tmp_path / "camelyon.csv").write_text(HEAD + "ID,s,1,x,C1\nID,s,1,x,C1\n")
+    with pytest.raises(DataError, match="s-1 stands more than once"):
+        items(tmp_path)
+
+
 def test_what_is_wrong_is_said(tmp_path):
     with pytest.raises(DataError, match="lacks camelyon.csv"):
         items(tmp_path)

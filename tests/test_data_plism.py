@@ -135,6 +135,21 @@ def test_from_tile_to_record(tree, home):
     assert json.loads(open(again).read())["scores"]["cosine"] == record["scores"]["cosine"]
 
 
+def test_names_and_row_numbers_of_a_card(tree, tmp_path):
+    assert set(loader(stainings="GMH, GIVH").items(tree)["stain"]) == {"GMH", "GIVH"}
+    with pytest.raises(CardError, match="stainings NOPE are not in"):
+        loader(stainings=["GMH", "NOPE"]).items(tree)
+    mask = np.arange(12) % 3 == 0
+    np.save(tmp_path / "mask.npy", mask)
+    assert loader(tiles=str(tmp_path / "mask.npy")).items(tree).counts["tiles_per_slide"] == 4
+    np.save(tmp_path / "odd.npy", np.array([1.7, 2.2]))
+    with pytest.raises(DataError, match="not row numbers"):
+        loader(tiles=str(tmp_path / "odd.npy")).items(tree)
+    (tmp_path / "bad.npy").write_bytes(b"x")
+    with pytest.raises(DataError, match="bad.npy is no .npy file"):
+        loader(tiles=str(tmp_path / "bad.npy")).items(tree)
+
+
 def test_stainings_are_asked_for_before_anything_is_embedded(tree, home):
     done = bench("run", "-m", "color-stats", "-b", "plism", "--data", tree.parent, "--json")
     assert done.code != 0 and "needs the option stainings" in done.out + done.err and not list(home.rglob("*.part"))

@@ -86,7 +86,7 @@ def test_what_cannot_be_drawn_is_said():
     emb = made(1)
     with pytest.raises(DataError, match="8 slides of class 0 in c0, and the mixtures need 16"):
         drop(emb)
-    with pytest.raises(UsageError, match="name 2 of c0, c1, c2"):
+    with pytest.raises(UsageError, match="name 2 different ones of c0, c1, c2"):
         drop(emb, slides=2, centres="c0,c9")
     with pytest.raises(DataError, match="four classes|trains on 4"):
         drop(emb, scheme="four-centres")

@@ -293,14 +293,34 @@ def test_the_triple_that_was_published_is_found(tmp_path):
     plain = {k: v.tolist() for k, v in found["pairs"].items()}
     record = tmp_path / "r.json"
     record.write_text(json.dumps({"model": {"name": "uni"}, "details": {"pairs": plain, "stains": found["stains"]}}))
-    ranked, models = over_models([record], {"uni": truth})
-    assert ranked[0]["stainings"] == ["GM", "HR", "KR"] and models == ["uni"]
+    ranked, models, passed = over_models([record], {"uni": truth})
+    assert ranked[0]["stainings"] == ["GM", "HR", "KR"] and models == ["uni"] and not passed
+    fewer, other = tmp_path / "fewer.json", tmp_path / "other.json"
+    less = PAPER.score(embeddings(slides), stainings="GM,HR,KR").details
+    pairs_of = {k: v.tolist() for k, v in less["pairs"].items()}
+    fewer.write_text(json.dumps({"model": {"name": "uni"}, "details": {"pairs": pairs_of, "stains": less["stains"]}}))
+    other.write_text(record.read_text().replace('"uni"', '"color-stats"'))
+    for order in ([record, fewer, other], [other, fewer, record]):
+        again, models, passed = over_models(order, {"uni": truth})
+        assert again == ranked and models == ["uni"] and len(passed) == 2
+    other.write_text(fewer.read_text().replace('"uni"', '"conch"'))
+    with pytest.raises(DataError, match="different slides or tiles"):
+        over_models([record, other], {"uni": truth, "conch": truth})
     shown = bench("plism-triples", record, "--json")
     assert shown.code == 0 and len(shown.json["triples"]) == 4
     assert "nearest first" in bench("plism-triples", record).out
     record.write_text("{}")
     with pytest.raises(DataError, match="no record of a PLISM protocol"):
         over_models([record])
+
+
+def test_shares_have_intervals_of_shares_and_missing_tiles_are_said():
+    emb = embeddings(made(noise=9))
+    found = PAPER.score(emb, stainings="all")
+    assert all(0 <= g["low"] <= g["high"] <= 1 for m, g in found.details["groups"].items() if "low" in g and "top" in m)
+    bare = {k: v for k, v in emb.table.items() if k != "tile"}
+    blind = PAPER.score(eosin.Embeddings(emb.X, emb.id, table=bare), stainings="all")
+    assert any("No column `tile`" in n for n in blind.notes) and not any("No column" in n for n in found.notes)
 
 
 def test_score_of_a_file(tmp_path):

@@ -62,7 +62,10 @@ class PerformanceDrop(eosin.Protocol):
         slide = emb.slide if emb.slide is not None else emb.group
         if emb.y is None or emb.centre is None or slide is None:
             raise DataError(f"{name}: a performance drop needs `label`, `centre` and `slide` of each tile.")
+        emb, slide, notes = _placed(emb, slide)
         X, (labels, y) = matrix(emb.X, "X"), np.unique(emb.y, return_inverse=True)
+        if len(labels) < 2:
+            raise DataError(f"{name}: one class only. A performance drop needs two or more in the column `label`.")
         plan = mixtures(o["scheme"], o["slides"], len(labels))
         inside = _inside(emb, slide, o, plan.shape[1])
         outside = np.flatnonzero(~np.isin(emb.centre, inside))
@@ -80,9 +83,20 @@ class PerformanceDrop(eosin.Protocol):
             key: [_drop(table[t][:, [i]]) for i in range(o["iterations"])]
             for t, key in enumerate(("apd_id", "apd_ood"))
         }
-        notes = [] if len(outside) else ["no centre is outside the training: apd_ood is not a number"]
+        if not len(outside):
+            notes.append("no centre is outside the training: apd_ood is not a number")
         details = {"id": table[0], "ood": table[1], "slides": plan, "centres": np.asarray(inside)}
         return eosin.Scores(drop, details=details, notes=notes)
+
+
+def _placed(emb: Any, slide: np.ndarray) -> tuple[Any, np.ndarray, list[str]]:
+    """Rows of which the centre is known, in the order of their ids, so that no draw depends on the table's; their slides,
+    a tile without one being a slide of its own; what was left out."""
+    known = emb.centre != ""
+    order = np.flatnonzero(known)[np.argsort(emb.id[known], kind="stable")]
+    left = int((~known).sum())
+    slide = np.where(slide == "", np.char.add("tile ", emb.id.astype(str)), slide)
+    return emb[order], slide[order], [f"{left:,} tiles without a centre were left out"] if left else []
 
 
 def mixtures(scheme: str, slides: int, classes: int) -> np.ndarray:
@@ -149,9 +163,9 @@ def _inside(emb: Any, slide: np.ndarray, o: dict[str, Any], number: int) -> list
     if o["centres"]:
         named = [c.strip() for c in o["centres"].split(",")]
         wrong = [c for c in named if c not in emb.centre]
-        if wrong or len(named) != number:
+        if wrong or len(named) != number or len(set(named)) < number:
             raise UsageError(
-                f"centres={o['centres']!r}: name {number} of {', '.join(np.unique(emb.centre)[:20])}, with commas."
+                f"centres={o['centres']!r}: name {number} different ones of {', '.join(np.unique(emb.centre)[:20])}, with commas."
             )
         return named
     if "subset" in emb.table and (np.asarray(emb.table["subset"]) == "ID").any():

@@ -53,6 +53,8 @@ class CentreAudit(eosin.Protocol):
         if not known.all():
             notes.append(f"{int((~known).sum()):,} tiles without a centre were left out")
             emb = emb[known]
+        if not len(emb):
+            raise DataError(f"{name}: no tile has a centre. Fill the column `centre`, the laboratory of each tile.")
         X, owner = matrix(emb.X, "X"), _owner(emb, notes)
         names, centre = np.unique(emb.centre, return_inverse=True)
         if len(names) < 2:

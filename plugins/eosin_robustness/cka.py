@@ -57,6 +57,8 @@ class Cka(eosin.Protocol):
             n.append(sums.seen)
         size = f"{n[0]:,} rows" if len(n) == 1 else f"{len(n)} parts of {min(n):,} rows or more"
         notes = [f"{size}; {X.shape[1]} and {Y.shape[1]} dimensions."]
+        if np.isnan(values["cka"]).any():
+            notes.append("A model gives all tiles of a part one embedding: it is not a number.")
         if len(X) > sum(n):
             notes.append(f"{len(X) - sum(n):,} rows that fill no batch were left out.")
         if min(n) < 10 * max(X.shape[1], Y.shape[1]):
@@ -73,6 +75,11 @@ def _rows(emb: Any, kind: str) -> tuple[np.ndarray, np.ndarray]:
     X, Y = emb.X, emb.X2
     if len(X) != len(Y):
         raise DataError(f"X has {len(X)} rows and X2 {len(Y)}. Row i of both must be the same tile.")
+    if len(X) < 4:
+        raise DataError(f"{len(X)} rows: the debiased CKA needs four or more. Give more tiles.")
+    for name, rows in (("X", X), ("X2", Y)):
+        if not np.isfinite(rows).all():
+            raise DataError(f"{name} has NaN or Inf. Embed these tiles again.")
     item = emb.table.get("item")
     if kind == "tiles" or item is None:
         return X, Y

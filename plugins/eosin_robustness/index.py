@@ -68,14 +68,19 @@ class RobustnessIndex(eosin.Protocol):
         headline = o["definition"] + (" per query" if o["per_query"] else "")
         here = found[rule][str(k)]
         values = {f"robustness_index@{j}": found[rule][str(j)][headline] for j in ks}
-        metrics = {"robustness_index": here[headline], "over_chance": here[f"{o['definition']} / chance"]}
+        over = here[f"{o['definition']} / chance"]
+        metrics = {"robustness_index": here[headline], "over_chance": over * np.nan if o["per_query"] else over}
         metrics |= {"D1": here["D1"], "D3": here["D3"], **values}
         details: dict[str, Any] = {**found, "class x centre": folds[0]["table"]}
         details |= {"classes": np.asarray(rows.classes), "centres": rows.centres}
         intervals = {j: _interval([f[rule][j] for f in folds], [f["slide"] for f in folds], headline) for j in ks}
         details["interval"] = {str(j): np.array(ends) for j, ends in intervals.items()}
         own = {f"robustness_index@{j}": (*ends, BY_SLIDE) for j, ends in intervals.items()}
-        notes.append(f"chance for these base rates is {here[o['definition'] + ' chance'][0]:.4g}; 1 is not neutral")
+        chance = here[o["definition"] + " chance"][0]
+        if o["per_query"]:
+            notes.append("over_chance is not a number: the chance level that is known is that of pooled counts")
+        elif chance > 0:
+            notes.append(f"chance for these base rates is {chance:.4g}; 1 is not neutral")
         notes += _odd(here, headline, k, rows)
         own |= {"robustness_index": (*intervals[k], BY_SLIDE)}
         found_values = {m: np.asarray(v).tolist() for m, v in metrics.items()}
@@ -135,7 +140,11 @@ class _Rows:
         known = emb.centre != ""
         if not known.all():
             notes.append(f"{int((~known).sum()):,} tiles without a centre were left out")
-            emb = emb[known]
+        if not known.any():
+            raise DataError(f"{name}: no tile has a centre. Fill the column `centre`, the laboratory of each tile.")
+        emb = emb[
+            np.flatnonzero(known)[np.argsort(emb.id[known], kind="stable")]
+        ]  # no draw depends on the table's order
         X, slide = matrix(emb.X, "X"), emb.slide
         zero = ~X.any(1) if o["distance"] == "cosine" else np.zeros(len(X), bool)
         if zero.any():
@@ -269,7 +278,10 @@ def _interval(folds: list[tuple[np.ndarray, np.ndarray]], slides: list[np.ndarra
 def _odd(here: dict[str, np.ndarray], headline: str, k: int, rows: _Rows) -> list[str]:
     notes = []
     if np.isnan(here[headline]).any():
-        notes.append("no query has a neighbour that the index divides by: it is not a number")
+        folds = int(np.isnan(here[headline]).sum())
+        notes.append(
+            f"in {folds} of {len(here[headline])} folds no query has a neighbour that the index divides by: it is not a number"
+        )
     without = int(here[f"queries without {headline[:2]}"].sum())
     if without:
         notes.append(f"{without:,} queries of all folds have no {headline[:2]} of their own at k = {k}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,21 @@ class PathoROB(eosin.Dataset):
             files = {f.stem: (f.relative_to(root).as_posix(), "", -1) for f in files_below(images, ENDINGS)}
         if manifest.is_file():
             raw = read_csv(manifest, required=COLUMNS)
-        kept = [i for i, s in enumerate(raw["subset"]) if o["subset"] == "all" or s != "OOD"]
+        known = [bool(c and m) for c, m in zip(raw["biological_class"], raw["medical_center"], strict=True)]
+        wanted = [i for i, s in enumerate(raw["subset"]) if o["subset"] == "all" or s != "OOD"]
+        kept = [i for i in wanted if known[i]]
         patches = [f"{raw['slide_id'][i]}-{raw['patch_id'][i]}" for i in kept]
         absent = [p for p in patches if p not in files]
         if absent:
             raise DataError(
                 f"{name}: {len(absent):,} of {len(patches):,} patches have no image in {shards[0].parent if shards else images}, such as {absent[0]}.png. Download them again."
+            )
+        again = [
+            p for p, n in Counter((p, raw["subset"][i]) for i, p in zip(kept, patches, strict=True)).items() if n > 1
+        ]
+        if again:
+            raise DataError(
+                f"{name}: patch {again[0][0]} stands more than once in subset {again[0][1] or '(none)'}. Download the manifest again."
             )
         classes = tuple(sorted({raw["biological_class"][i] for i in kept}))
         several = len(set(patches)) < len(patches)
@@ -69,8 +79,9 @@ class PathoROB(eosin.Dataset):
             "slides": len(np.unique(table["slide"])),
             "centres": len(np.unique(table["centre"])),
         }
-        left = len(raw["subset"]) - len(kept)
+        left, blank = len(raw["subset"]) - len(wanted), len(wanted) - len(kept)
         table.warnings = [f"{left:,} rows of other centres (OOD) were left out"] if left else []
+        table.warnings += [f"{blank:,} rows without a class or a centre were left out"] if blank else []
         table.watched = tuple(map(str, dict.fromkeys((root, manifest, images, *(s.parent for s in shards)))))
         return table
 
@@ -94,7 +105,7 @@ class PathoROB(eosin.Dataset):
                     f"{self.name}: {path} cannot be read as PathoROB's ({error}). Download it again."
                 ) from error
             for column, values in columns.items():
-                raw[column] += map(str, values)
+                raw[column] += ("" if v is None else str(v) for v in values)
             source = path.relative_to(root).as_posix()
             for row, (slide, patch) in enumerate(zip(columns["slide_id"], columns["patch_id"], strict=True)):
                 files.setdefault(f"{slide}-{patch}", (source, "image", row))

@@ -50,6 +50,10 @@ class _Plism(eosin.Protocol):
         """
         o = self.card.complete(options)
         ks = _ks(o["ks"])
+        if not {1, 10} & set(ks):
+            raise UsageError(
+                f"{self.card.name}: ks={o['ks']} has neither 1 nor 10, whose accuracies are the headlines. Add them."
+            )
         why = self.card.options["stainings"].required
         found = registered(emb, o["stainings"], o["scanners"], o["n_tiles"], f"{self.card.name}: {why}" if why else "")
         pairs = compute(emb, found, ks, o["precision"])
@@ -62,7 +66,7 @@ class _Plism(eosin.Protocol):
             for name in names:
                 key = name if group == "all" else f"{name}_{group}"
                 metrics[key] = _median(pairs[name][of])
-                groups[key] = _summary(pairs[name], of, slides)
+                groups[key] = _summary(pairs[name], of, slides, -1.0 if name == "cosine" else 0.0)
         self.combine(metrics, groups, pairs, slides)
         details = {
             "groups": groups,
@@ -80,6 +84,8 @@ class _Plism(eosin.Protocol):
     def remarks(self, found: Registered, o: dict[str, Any]) -> list[str]:
         """Sentences on what is not as published."""
         notes, (slides, tiles) = [], self.whole
+        if not found.by_tile:
+            notes.append("No column `tile`: the rows of each slide are taken to be the same places in one order.")
         if found.n < found.of:
             notes.append(
                 f"The first {found.n:,} of {found.of:,} tiles a slide; plism-benchmark's own {found.n:,} are other ones "
@@ -179,12 +185,12 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(values)) if len(values) else float("nan")
 
 
-def _summary(values: np.ndarray, of: np.ndarray, slides: np.ndarray) -> dict[str, float]:
+def _summary(values: np.ndarray, of: np.ndarray, slides: np.ndarray, least: float) -> dict[str, float]:
     """Of the pairs `of`; the interval leaves out one slide at a time with all of its pairs, which share it."""
     if not of.any():
         return {"pairs": 0}
     v = values[of]
-    low, high = np.clip(stats.jackknife(lambda keep: _median(v[keep]), slides[of]), -1, 1)
+    low, high = np.clip(stats.jackknife(lambda keep: _median(v[keep]), slides[of]), least, 1)
     spread = float(np.subtract(*np.quantile(v, (0.75, 0.25))))
     return {
         "pairs": int(of.sum()), "median": _median(v), "iqr": spread, "mean": float(v.mean()), "std": float(v.std()),

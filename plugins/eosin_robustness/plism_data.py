@@ -62,6 +62,13 @@ class Plism(eosin.Dataset):
         for part in parts:
             if seen.setdefault(part.name, part) is not part:
                 raise self._fail(f"slide {part.name} is there twice in {folder}. Remove one file.")
+        for what, there in (("stainings", {p.stain for p in parts}), ("scanners", {p.scanner for p in parts})):
+            absent = [n for n in _names(o[what]) if n not in there]
+            if absent and parts:
+                raise CardError(
+                    f"dataset {self.name}: {what} {', '.join(absent)} are not in {folder}, which has {', '.join(sorted(there))} of "
+                    "those that were asked for. Correct the card."
+                )
         if not parts:
             raise self._fail(
                 f"{folder} holds no slide of the stainings and scanners in the card's options. Check them."
@@ -180,7 +187,7 @@ class Plism(eosin.Dataset):
                 f"dataset {self.name}: tiles={given} is neither all, nor a number, nor a file in {root}. Correct the card."
             )
         if path.suffix == ".npy":
-            rows = np.unique(np.load(path, allow_pickle=False).astype(np.int64))
+            rows = self._numbers(path, n)
             if not len(rows) or rows[0] < 0 or rows[-1] >= n:
                 raise self._fail(
                     f"{path} has row numbers outside 0 … {n - 1}. They count all {TILES:,} tiles of a slide."
@@ -194,6 +201,20 @@ class Plism(eosin.Dataset):
             )
         return [t for t in everything if t in wanted]
 
+    def _numbers(self, path: Path, n: int) -> np.ndarray:
+        """The row numbers of a .npy file, or those that its mask of n booleans takes."""
+        try:
+            given = np.load(path, allow_pickle=False)
+        except Exception as error:  # numpy speaks of pickles whatever is wrong
+            raise self._fail(f"{path} is no .npy file of plain numbers. Make it again with numpy.save.") from error
+        if given.dtype == bool and given.shape == (n,):
+            return np.flatnonzero(given)
+        if given.ndim != 1 or given.dtype.kind not in "iu":
+            raise self._fail(
+                f"{path} holds {given.dtype} of shape {given.shape}, not row numbers, nor {n} booleans. Make it again."
+            )
+        return np.unique(given.astype(np.int64))
+
     def _fail(self, text: str) -> DataError:
         return DataError(f"{self.name}: {text}")
 
@@ -206,8 +227,15 @@ def _below(root: Path) -> Iterator[Path]:
         level = [f for folder in level for f in folders_below(folder)]
 
 
+def _names(given: Any) -> list[str]:
+    """Those that a card asks for; none where it asks for all."""
+    if given == "all":
+        return []
+    return [str(n).strip() for n in (given.split(",") if isinstance(given, str) else given)]
+
+
 def _wanted(name: str, given: Any) -> bool:
-    return given == "all" or name in (given.split(",") if isinstance(given, str) else given)
+    return given == "all" or name in _names(given)
 
 
 def _columns(part: Part, kept: np.ndarray) -> dict[str, np.ndarray]:

@@ -30,6 +30,7 @@ class Registered:
     n: int
     of: int
     tiles: str
+    by_tile: bool
 
 
 def registered(emb: Any, stainings: Any, scanners: Any, n_tiles: int, required: str = "") -> Registered:
@@ -76,7 +77,7 @@ def registered(emb: Any, stainings: Any, scanners: Any, n_tiles: int, required: 
         everything = _match(rows, tile, {i: of[i][0] for i in kept})
     n = min(n_tiles or len(everything), len(everything))
     digest = hashlib.blake2b("\n".join(everything[:n]).encode(), digest_size=8).hexdigest()
-    return Registered([Slide(*of[i], rows[i][:n]) for i in kept], n, len(everything), digest)
+    return Registered([Slide(*of[i], rows[i][:n]) for i in kept], n, len(everything), digest, tile is not None)
 
 
 def _slides(emb: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

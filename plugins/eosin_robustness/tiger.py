@@ -88,6 +88,13 @@ class Tiger(eosin.Dataset):
     def _read_name(self, file: str) -> tuple[str, int, int] | None:
         """Slide, and where the region begins on it."""
         found = self.pattern.fullmatch(file)
+        said = found and found.groupdict().get("mpp")
+        mpp = float(self.card.options.get("mpp", self.defaults["mpp"]))
+        if said and abs(float(said) / mpp - 1) > 0.05:
+            raise DataError(
+                f"{self.card.name}: {file} says {float(said):g} um per pixel, and the card's option mpp is {mpp:g}. Set mpp: {float(said):g}, "
+                "and `patch` to as many pixels as make 112 um."
+            )
         return found and (found["slide"], int(found["x"]), int(found["y"]))
 
     def _options(self) -> dict[str, Any]:
@@ -158,7 +165,7 @@ class Bcss(Tiger):
     labels = {1: 0, 20: 1, 2: 2, 3: 3, 4: 4}
     images = ("rgbs_colorNormalized", "rgbs", "images")
     form = "<slide>_xmin<x>_ymin<y>_MPP-<mpp>.png"
-    pattern = re.compile(r"(?P<slide>.+)_xmin(?P<x>\d+)_ymin(?P<y>\d+)(?:_MPP-[\d.]+)?\.png")
+    pattern = re.compile(r"(?P<slide>.+)_xmin(?P<x>\d+)_ymin(?P<y>\d+)(?:_MPP-(?P<mpp>[\d.]+))?\.png")
     defaults = {"patch": 448, "stride": 0, "purity": 0.9, "mpp": 0.25}
 
 

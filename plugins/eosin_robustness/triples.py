@@ -64,30 +64,57 @@ def triples(
     return sorted(found, key=lambda r: (r.get("distance", 0.0), r["stainings"]))
 
 
-def over_models(records: Sequence[Path], published: Published = TABLE3) -> tuple[list[dict[str, Any]], list[str]]:
-    """(triples by their mean distance over the models that Table 3 has, those models).
+def over_models(
+    records: Sequence[Path], published: Published = TABLE3
+) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """(triples by their mean distance over the models that Table 3 has, those models, why other records were passed over).
+
+    Of several records of a model the one with most slides counts.
 
     Args:
         records: of `plism-paper@1` with stainings=all (or `plism-leaderboard@1`, whose numbers of tiles are others).
 
     Raises:
-        DataError: a file that is no such record, fewer than three stainings, no model of Table 3.
+        DataError: a file that is no such record, or none that can be used; records of different scanners, tiles or precision.
     """
-    total: dict[tuple[str, ...], list[float]] = {}
-    models = []
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
+    passed = []
     for path in records:
         model, details = _read(path)
-        rows = triples(details["pairs"], details["stains"], published.get(model, ()))
-        if not rows:
-            raise DataError(f"{path} has fewer than three stainings. Run it with --option stainings=all.")
-        if model in published:
-            models.append(model)
-            for row in rows:
-                total.setdefault(tuple(row["stainings"]), []).append(row["distance"])
-    if not models:
-        raise DataError(f"None of these models is in Table 3, which has {', '.join(published)}. Give a record of one.")
-    whole = [(float(np.mean(d)), s) for s, d in total.items() if len(d) == len(models)]
-    return [{"stainings": list(s), "distance": d} for d, s in sorted(whole)], models
+        if model not in published:
+            passed.append(f"{path}: {model} is not in Table 3")
+        elif len(set(details["stains"].values())) < 3:
+            passed.append(f"{path}: fewer than three stainings")
+        elif model in found and len(found[model][1]["stains"]) >= len(details["stains"]):
+            passed.append(f"{path}: another record of {model} has as many slides or more")
+        else:
+            if model in found:
+                passed.append(f"{found[model][0]}: another record of {model} has more slides")
+            found[model] = path, details
+    if not found:
+        raise DataError(
+            f"No record of these can be used ({'; '.join(passed)}). Table 3 has {', '.join(published)}: run one of them with "
+            "--option stainings=all."
+        )
+    kinds = {_settings(details): path for path, details in found.values()}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{' and '.join(map(str, kinds.values()))} have different slides or tiles ({'; '.join(kinds)}). Give records of one run."
+        )
+    total: dict[tuple[str, ...], list[float]] = {}
+    for model, (_, details) in found.items():
+        for row in triples(details["pairs"], details["stains"], published[model]):
+            total.setdefault(tuple(row["stainings"]), []).append(row["distance"])
+    whole = [(float(np.mean(d)), s) for s, d in total.items()]
+    return [{"stainings": list(s), "distance": d} for d, s in sorted(whole)], list(found), passed
+
+
+def _settings(details: Mapping[str, Any]) -> str:
+    """What records must share to be averaged: slides, tiles and arithmetic."""
+    stains = sorted(set(details["stains"].values()))
+    return (
+        f"{len(details['stains'])} slides of {' '.join(stains)}, {details.get('n_tiles')} tiles, {details['precision']}"
+    )
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
@@ -96,7 +123,8 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         details = content["details"]
         if not {"a", "b", *MEASURES} <= set(details["pairs"]) or not details["stains"]:
             raise KeyError
-        return content["model"]["name"], details
+        options = content.get("protocol", {}).get("options", {})
+        return content["model"]["name"], {**details, "precision": options.get("precision")}
     except (ValueError, KeyError, TypeError, OSError):
         raise DataError(
             f"{path} is no record of a PLISM protocol with top-1 and top-5. Give one of `bench run --benchmark plism`."
@@ -109,14 +137,16 @@ def command(cli: Any) -> None:
 
     @cli.command("plism-triples")
     @click.argument("records", nargs=-1, required=True, type=click.Path(dir_okay=False))
-    @click.option("--top", default=10, help="How many triples to show.")
+    @click.option("--top", default=10, type=click.IntRange(min=1), help="How many triples to show.")
     @click.option("--json", "as_json", is_flag=True, help="One JSON object with all triples.")
     def plism_triples(records: tuple[str, ...], top: int, as_json: bool) -> None:
         """Score every three stainings of RECORDS (plism, stainings=all) against Table 3 of the H0-mini paper."""
-        rows, models = over_models([Path(r) for r in records])
+        rows, models, passed = over_models([Path(r) for r in records])
         if as_json:
-            click.echo(json.dumps({"models": models, "triples": rows}))
+            click.echo(json.dumps({"models": models, "triples": rows, "passed_over": passed}))
             return
+        for text in passed:
+            click.echo(f"passed over: {text}", err=True)
         click.echo(f"Mean distance from Table 3 over {', '.join(models)}; {len(rows)} triples, nearest first:")
         for row in rows[:top]:
             click.echo(f"{row['distance']:.4f}  {' '.join(row['stainings'])}")

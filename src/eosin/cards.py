@@ -182,7 +182,14 @@ def _completed(name: str, options: Mapping[str, Option], given: Mapping[str, Any
     wrong = [k for k in given if k not in options]
     if wrong:
         raise UsageError(f"{name} has no option {', '.join(wrong)}. Its options: {', '.join(options) or 'none'}.")
-    return {k: o.read(name, k, given[k]) if k in given else o.default for k, o in options.items()}
+    found = {k: o.read(name, k, given[k]) if k in given else o.default for k, o in options.items()}
+    seed = found.get("seed")
+    if isinstance(seed, int) and not 0 <= seed < 2**31:
+        raise UsageError(f"{name}: seed={seed}. Give a whole number from 0 to {2**31 - 1}.")
+    endless = [k for k, v in found.items() if isinstance(v, float) and not math.isfinite(v)]
+    if endless:
+        raise UsageError(f"{name}: {endless[0]}={found[endless[0]]} is not a finite number. Give one.")
+    return found
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,11 @@ def intervals(summaries: dict[str, dict[str, Any]], scores: Scores, emb: Embeddi
         values = [v for v in summary["values"] if v is not None]
         low, high, text = own[metric] if metric in own else _interval(metric, values, scores.predictions, emb)
         summary["low"], summary["high"] = finite(low), finite(high)
-        how[metric] = text if summary["low"] is not None else "none: one value and no predictions"
+        if summary["mean"] is None:  # what is not a number has no neighbourhood
+            summary["low"], summary["high"], text = None, None, "none: not a number"
+        how[metric] = (
+            text if summary["low"] is not None or summary["mean"] is None else "none: one value and no predictions"
+        )
     return how
 
 

@@ -75,7 +75,11 @@ def from_file(path: Path) -> Embeddings:
         split = np.array([SPLITS.get(str(s).lower(), str(s)) for s in split])
 
     def text(name: str) -> np.ndarray | None:
-        return arrays[name].astype(str) if name in arrays else None
+        if name not in arrays:
+            return None
+        values = arrays[name]
+        lost = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+        return np.where(lost, "", values.astype(str))  # a number that is none is not known
 
     return Embeddings(
         X=X,
