@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eosin.table import Table
+from eosin.trainset import Order, choose
 from helpers import bench, bench_process, install, make_tiles, write_plugin
 
 torch = pytest.importorskip("torch")
@@ -205,6 +207,9 @@ def test_registered_weights(room, home):
     assert bench(*words(room, "run", steps=2)).code == 0
     done = bench("distill", "--register", "mine", "--out", room / "run", "--json")
     assert done.code == 0 and (home / "models" / "mine" / "model.safetensors").is_file()
+    said = bench("distill", "--register", "mine", "--out", room / "run").out
+    assert "No card is called mine" in said and bench("show", home / "models" / "mine").code == 0
+    assert "do not fit" in bench("distill", "--register", "g2l-brca", "--out", room / "run").err
     assert "no finished model" in bench("distill", "--register", "mine", "--out", room / "nothing").err
 
 
@@ -214,10 +219,65 @@ def test_continued_control(room):
     assert "a control" in (room / "run" / "card.yaml").read_text()
 
 
-def test_choice_of_slides_and_tiles():
-    from eosin.table import Table
-    from eosin.trainset import Order, choose
+def test_exclusion_meets_names_as_people_write_them():
+    names = ["brca/TCGA-A1-0001-01Z.ab", "flat", "tcga-a2-0002-01z.cd", "TCGA-A3-0003.svs", "other"]
+    sources = [
+        "brca/TCGA-A1-0001-01Z.ab.svs",
+        "TCGA-A9-0009_3.jpg",
+        "tcga-a2-0002-01z.cd.svs",
+        "TCGA-A3-0003.svs",
+        "o.svs",
+    ]
+    table = Table({"id": np.array(list("abcde")), "source": np.array(sources), "slide": np.array(names), "group": np.array(["", "", "", "", "P5"])})  # fmt: skip
+    for lines, kept in (
+        (["TCGA-A1-0001"], "bcde"), (["TCGA-A9-0009"], "acde"), (["TCGA-A2-0002"], "abde"),
+        (["TCGA-A3-0003.svs", "tcga-a1-0001-01z.ab.svs"], "bce"), (["p5"], "abcd"), (["P"], "abcde"),
+    ):  # fmt: skip
+        found = choose(table, 0, 0, 0, lines, 0)
+        assert "".join(table["id"][found.rows]) == kept and found.excluded == 5 - len(kept), lines
+        assert found.idle == (("P",) if lines == ["P"] else ()), lines
 
+
+def test_a_table_or_an_array_may_be_named_itself(room):
+    make_tiles(room / "listed", 24, size=32)
+    done = bench(*[room / "listed" / "tiles.csv" if w == room / "tiles" else w for w in words(room, "a")])
+    assert done.code == 0 and done.json["tiles"] == 24
+    image = next((room / "listed").rglob("*.png"))
+    assert "is one file" in bench(*[image if w == room / "tiles" else w for w in words(room, "b")]).err
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (("--probe", "phantom"), "add --probe-every"),
+        (("--probe-every", 1, "--held-out", 0), "nothing to look at"),
+        (("--coordinates", "co"), "are of slides"),
+        (("--option", "lr=-1"), "lr=-1"),
+        (("--option", "steps=0"), "steps=0. Give 1 or more"),
+    ],
+)
+def test_what_would_be_ignored_or_make_no_sense(room, more, said):
+    done = bench(*(w for w in words(room, "run", *more) if not (more[1] == "steps=0" and w in ("--steps", 6))))
+    assert done.code == 2 and said in done.err, done
+
+
+def test_a_gradient_that_is_not_a_number_is_never_stepped(room, tmp_path):
+    steep = ' + 0 * (student[0]["cls"] - student[0]["cls"].detach()).pow(2).sum().sqrt()'  # 0, and of slope 0 / 0
+    source = COSINE.replace('student[0]["cls"])).mean()', 'student[0]["cls"])).mean()' + steep)
+    assert source != COSINE
+    write_plugin(tmp_path / "plugin", "eosin_cosine", source)
+    done = bench_process(*words(room, "run"))
+    assert done.code == 1 and "gradient is nan at step 0" in done.err and not (room / "run" / "checkpoint.pt").exists()
+
+
+def test_broken_tiles_are_remembered_over_an_interruption(room):
+    (room / "tiles" / "t" / "0003.png").write_bytes(b"no image")
+    assert bench(*words(room, "run", steps=5, batch=8)).code == 0  # an epoch: all tiles were met
+    state = torch.load(room / "run" / "checkpoint.pt", weights_only=True)
+    assert list(state["broken"]) == ["t/0003.png"]
+
+
+def test_choice_of_slides_and_tiles():
     n = 300
     slide = np.array([f"TCGA-A{i % 30:02d}-slide" for i in range(n)])
     table = Table(

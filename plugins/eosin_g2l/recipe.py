@@ -102,6 +102,10 @@ class G2L(DistillationRecipe):
                 "g2l: variant=deit correlates what is normalised on both sides over the batch. "
                 "Use normalise=both and loss=log-sum, or variant=resnet."
             )
+        if o["window"] < 1:
+            raise UsageError("g2l: a loss is compared with the mean of the `window` before it. Give window 1 or more.")
+        if o["batch_size"] < 2:
+            raise UsageError("g2l normalises over the tiles of a batch, so it needs two or more. Raise --batch-size.")
         if o["kernel"] < 1 or o["kernel"] % 2 == 0 or not 0 < o["sigma_low"] <= o["sigma_high"]:
             raise UsageError("g2l: a blur needs an odd kernel and 0 < sigma_low <= sigma_high. Correct these options.")
 

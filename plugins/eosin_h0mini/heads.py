@@ -40,6 +40,11 @@ class Head(nn.Module):
         out = self.mlp(tokens)
         return F.normalize(out.to(torch.promote_types(out.dtype, torch.float32)), dim=-1)
 
+    def stand(self, still: bool) -> None:
+        """Whether the prototypes stay as they are: neither gradients nor weight decay reach them."""
+        for parameter in (self.direction, self.length):
+            parameter.requires_grad_(not still)
+
     def weights(self) -> torch.Tensor:
         """(out, bottleneck): the last layer, weight-normed and without bias."""
         return self.length * F.normalize(self.direction, dim=-1)

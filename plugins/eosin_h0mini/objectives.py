@@ -114,9 +114,8 @@ class Scores(nn.Module):
         return value
 
     def _compare(self, head, taught, prototypes, student, pairs, rows, moment) -> torch.Tensor:
+        head.stand(moment.standing)
         weights = head.weights()
-        if moment.standing and weights.requires_grad:
-            weights.register_hook(torch.zeros_like)
         ours, theirs = torch.cat([student[j] for _, j in pairs]), torch.cat([taught[i] for i, _ in pairs])
         counts, at = torch.cat([rows[j] for _, j in pairs]) / len(pairs), self.constants
         return cross_entropy(

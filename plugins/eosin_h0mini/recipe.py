@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Readouts = Mapping[str, torch.Tensor]
 
 KINDS = ("regression", "prototypes", "learned", "path")
+TEACHER, STUDENT = "h-optimus-0", "vit_base_patch14_reg4_dinov2"  # of H0-mini's paper, whose numbers are all defaults
 SEED = 0  # of the patches that are drawn for a fit
 
 
@@ -47,6 +48,14 @@ class Rob(DistillationRecipe):
                 f"{self.card.name}: a warm-up of {longest:g} epochs is not shorter than the run of "
                 f"{self.options['epochs']:g}. Raise epochs, or lower the warm-up."
             )
+        if self.options["chunk"] < 1:
+            raise UsageError(f"{self.card.name}: chunk={self.options['chunk']} tokens at a time. Give 1 or more.")
+        for low in (n for n in self.options if n.endswith("_low")):
+            high = f"{low.removesuffix('_low')}_high"
+            if not 0 <= self.options[low] <= self.options[high]:
+                raise UsageError(
+                    f"{self.card.name}: {low}={self.options[low]} and {high}={self.options[high]} are no range. Correct them."
+                )
         self.notes: list[str] = []
         self.hidden: list[torch.Tensor] = []
 
@@ -58,7 +67,11 @@ class Rob(DistillationRecipe):
     def student(self, teacher: FeatureExtractor, student: FeatureExtractor) -> torch.nn.Module:
         from .make import make
 
-        self.module, self.grid, self.notes = make(self, teacher, student)
+        self.module, self.grid, notes = make(self, teacher, student)
+        t, s = teacher.card, student.card
+        other = [] if t.name == TEACHER else [f"The teacher is {t.name}; the paper's is {TEACHER}."]
+        other += [] if s.arch == STUDENT else [f"The student is {s.name} ({s.arch}); the paper's is a {STUDENT}."]
+        self.notes = [*notes, *other]
         return self.module
 
     def views(self, tiles: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:

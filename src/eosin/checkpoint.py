@@ -34,18 +34,22 @@ def save(out: Path, state: Any) -> None:
         "history": state.history,
         "seconds": state.seconds,
         "finished": state.finished,
+        "broken": state.broken,
     }
     path, beside = out / NAME, out / f".{NAME}.{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for left in out.glob(f".{NAME}.*"):  # of runs that were killed while they wrote
+            left.unlink()
         with open(beside, "wb") as handle:
             torch.save(content, handle)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch says RuntimeError when a disk is full
+        kept = "The one before is kept" if path.is_file() else "There was none before"
         raise StoreError(
-            f"The checkpoint {path} cannot be written: {error}. {free_space(out)} The one before is kept; make room, then --resume."
+            f"The checkpoint {path} cannot be written: {error}. {free_space(out)} {kept}; make room, then --resume."
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -86,5 +90,5 @@ def load(out: Path, state: Any, device: str) -> None:
             f"{out / NAME} belongs to another run: {str(error).splitlines()[0]}. Use the same recipe, teacher, student and "
             "options, or name another --out."
         ) from error
-    for name in ("step", "history", "seconds", "finished"):
+    for name in ("step", "history", "seconds", "finished", "broken"):
         setattr(state, name, content[name])

@@ -65,6 +65,7 @@ class State:
     history: list[float] = field(default_factory=list)
     finished: bool = False
     seconds: float = 0.0
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 class Distillation:
@@ -131,6 +132,7 @@ class Distillation:
         """Take up the last checkpoint, or prepare the recipe; whether there is anything left to do."""
         if resume and checkpoint.there(self.out):
             checkpoint.load(self.out, self.state, self.plan.device)
+            self.batches.broken |= self.state.broken
         else:
             self.recipe.prepare(self.module, self._taught)
             if self.state.average is not None:
@@ -141,7 +143,7 @@ class Distillation:
         """The teacher's readouts of the first n tiles of the run, as the recipe's views show them."""
         import torch
 
-        taken = 0
+        taken, n = 0, min(n, len(self.batches.order.rows))  # the same tiles again would tell nothing new
         for step, (_, images) in enumerate(self.batches.steps(0, math.ceil(n / self.batches.batch))):
             generator = self._generator(step, 0, stream=1)
             views = self.recipe.views(self._tiles(images), generator)
@@ -175,6 +177,7 @@ class Distillation:
 
     def keep(self) -> None:
         """A checkpoint, written by the first process."""
+        self.state.broken = joint.merged(self.batches.broken)
         if joint.rank() == 0:
             checkpoint.save(self.out, self.state)
         processes.barrier()
@@ -199,6 +202,8 @@ class Distillation:
         state.scaler.unscale_(state.optimizer)
         clip = values.get("clip") or math.inf
         norm = torch.nn.utils.clip_grad_norm_([p for p in self.module.parameters() if p.grad is not None], clip)
+        if self.plan.precision != "fp16" and not math.isfinite(norm):  # the scaler passes over such a step by itself
+            self._refuse(rows, float(norm), "gradient")
         state.scaler.step(state.optimizer)
         state.scaler.update()
         if state.average is not None:
@@ -240,12 +245,12 @@ class Distillation:
                 else:
                     value.copy_(theirs[name])
 
-    def _refuse(self, rows: list[int], value: float) -> None:
+    def _refuse(self, rows: list[int], value: float, what: str = "loss") -> None:
         ids = ", ".join(self.batches.table["id"][rows].tolist())
         kept = "the checkpoint before is kept" if checkpoint.there(self.out) else "there was no checkpoint yet"
         raise ModelError(
-            f"The loss is {value} at step {self.state.step}; {kept}. Its tiles were {ids}. Look at them; then try a lower "
-            "lr (--option lr=…), --precision fp32 or bf16, and --resume."
+            f"The {what} is {value} at step {self.state.step}; {kept}. Its tiles were {ids}. Look at them: once they are mended, "
+            "--resume goes on. If it is not the tiles, begin again in another --out with a lower lr (--option lr=…) or --precision fp32."
         )
 
     def _tiles(self, images: np.ndarray) -> Any:

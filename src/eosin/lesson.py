@@ -79,11 +79,10 @@ class Lesson:
         share = (joint.rank(), joint.world())
         self.batches = Batches(self.index, self.choice.rows, batch, side, o["seed"], o["workers"], *share)
         self.warned = list(self.index.warnings)
+        if idle := self.choice.idle:
+            say(f"{len(idle)} of {len(exclude)} lines of --exclude are of no slide or tile here, such as {idle[0]}")
         if len(self.choice.held_out) < held:
-            few = (
-                f"--held-out {held}: {len(self.choice.held_out)} tiles were held out, a fifth of what there is at most"
-            )
-            self.warned.append(few)
+            self.warned.append(f"--held-out {held}: {len(self.choice.held_out)} tiles, at most a fifth of all")
 
     def _side(self) -> int:
         options = self.recipe.options
@@ -257,6 +256,8 @@ class Lesson:
             deviations.append(f"a batch was cut into {self.o['accumulate']} pieces, each with its own batch statistics")
         if self.batches.resized:
             deviations.append(f"tiles smaller than {self.batches.side} px were enlarged to it")
+        if self.batches.cut:
+            deviations.append(f"of tiles larger than {self.batches.side} px a window of that size was drawn")
         if self.o["control"]:
             deviations.append("a control: the student's own start was the teacher")
         seen = [*dict.fromkeys([*self.student.card.seen, *self.teacher.card.seen])]
@@ -330,8 +331,9 @@ class Lesson:
         if isinstance(error, torch.OutOfMemoryError):
             fewer = max(1, self.batches.batch // (2 * joint.world() * self.o["accumulate"]))
             return ModelError(
-                f"Out of memory on {self.device} with {self.batches.batch // joint.world()} tiles a process. Try --recompute, "
-                f"--precision bf16, more processes (torchrun), or --batch-size {fewer * joint.world()}; the last checkpoint is kept."
+                f"Out of memory on {self.device} with {self.batches.batch // joint.world()} tiles a process. --recompute and more "
+                "processes (torchrun) go on with --resume; or begin again in another --out with --precision bf16 or "
+                f"--batch-size {fewer * joint.world()}."
             )
         if isinstance(error, OSError) and not isinstance(error, EosinError):
             return StoreError(f"{self.out}: {error}. {free_space(self.out)} Make room, then --resume.")

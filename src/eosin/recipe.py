@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .cards import RecipeCard
-from .errors import NotApplicable
+from .errors import NotApplicable, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,13 @@ class DistillationRecipe(ABC):
         if card is not None:
             self.card = card
         self.options = self.card.complete(options or {})
+        for name, option in self.card.options.items():
+            value, least = self.options[name], 1 if name in ("steps", "batch_size") else 0
+            positive = (
+                isinstance(option.default, (int, float)) and not isinstance(option.default, bool) and option.default > 0
+            )
+            if positive and isinstance(value, (int, float)) and value < least:
+                raise UsageError(f"{self.card.name}: {name}={value}. Give {least} or more.")
 
     @abstractmethod
     def student(self, teacher: FeatureExtractor, student: FeatureExtractor) -> torch.nn.Module:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .cli import Desk, common, pairs
-from .errors import DataError, UsageError
+from .errors import DataError, NotApplicable, UsageError
 
 
 @click.command()
@@ -30,9 +31,21 @@ from .errors import DataError, UsageError
 )
 @click.option("--checkpoint-every", default=500, type=click.IntRange(min=0), help="Steps; 0: only at the end.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out; start where there is none.")
-@click.option("--seed", default=0, help="Of data order, augmentation, dropout and random weights.")
-@click.option("--max-slides", default=0, help="Train on so many slides, drawn with the seed (default: all).")
-@click.option("--max-tiles", default=0, help="Of each slide at most so many tiles, drawn with the seed (default: all).")
+@click.option(
+    "--seed", default=0, type=click.IntRange(min=0), help="Of data order, augmentation, dropout and random weights."
+)
+@click.option(
+    "--max-slides",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Train on so many slides, drawn with the seed (default: all).",
+)
+@click.option(
+    "--max-tiles",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Of each slide at most so many tiles, drawn with the seed (default: all).",
+)
 @click.option("--exclude", multiple=True, help="Slides or patients not to train on: a text file, or a dataset's name.")
 @click.option("--mpp", default=0.25, help="Of tiles cut from slides: micrometres per pixel.")
 @click.option("--size", default=256, help="Of tiles cut from slides: edge in pixels.")
@@ -42,14 +55,21 @@ from .errors import DataError, UsageError
 @click.option(
     "--coordinates", type=click.Path(), help="A folder of `bench tile`, TRIDENT or the sampler to take tiles from."
 )
-@click.option("--probe-every", default=0, help="Steps between looks at held-out tiles: CKA to the teacher.")
+@click.option(
+    "--probe-every",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Steps between looks at held-out tiles: CKA to the teacher.",
+)
 @click.option("--probe", "probe", help="A labelled dataset for a kNN score at each look; not one of your benchmarks.")
-@click.option("--held-out", default=256, help="Tiles that are looked at and never trained on.")
+@click.option(
+    "--held-out", default=256, type=click.IntRange(min=0), help="Tiles that are looked at and never trained on."
+)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", help="Of the forward passes.")
 @click.option("--accumulate", default=1, type=click.IntRange(min=1), help="Pieces to cut a batch into, to save memory.")
 @click.option("--recompute", is_flag=True, help="Compute activations again in the backward pass, to save memory.")
 @click.option("--compile", is_flag=True, help="torch.compile the teacher.")
-@click.option("--workers", default=0, help="Threads that read tiles (default: by machine).")
+@click.option("--workers", default=0, type=click.IntRange(min=0), help="Threads that read tiles (default: by machine).")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--control", type=click.Choice(["continued"]), help="continued: the student's own start is its teacher.")
 @click.option("--accept-licence", is_flag=True, help="I may make derivatives of these models.")
@@ -78,6 +98,18 @@ def distill(recipe: str | None, **o: Any) -> None:
         raise UsageError(f"Missing {', '.join(lacking)}. `bench distill --help` shows an example.")
     if bool(o["slides"]) == bool(o["tiles"]):
         raise UsageError("Give either --slides DIR or --tiles DIR.")
+    for idle, why in (
+        (o["probe"] and not o["probe_every"], "--probe is looked at every so many steps: add --probe-every 500."),
+        (
+            o["probe_every"] and not o["held_out"] and not o["probe"],
+            "--probe-every has nothing to look at: leave out --held-out 0.",
+        ),
+        (o["coordinates"] and o["tiles"], "--coordinates are of slides: give --slides instead of --tiles."),
+    ):
+        if idle:
+            raise UsageError(why)
+    if o["control"] and o["teacher"]:
+        desk.console.say(f"--teacher {o['teacher']} is not used: in this control the student's own start teaches")
     from . import processes
     from .lesson import Lesson
 
@@ -87,6 +119,8 @@ def distill(recipe: str | None, **o: Any) -> None:
         lesson = Lesson(desk.catalogue, desk.places, str(recipe), out, o, left_out, console.watch, console.say)
         fact, text = lesson.run()
         console.finish()
+    except NotApplicable as error:  # of a benchmark it is nobody's fault; here nothing was made
+        raise UsageError(str(error)) from error
     finally:
         processes.end()
     if o["registered"]:
@@ -100,14 +134,24 @@ def register(desk: Desk, out: Path, name: str) -> tuple[dict[str, Any], str]:
     from .cards import NAME_CHARS
     from .files import publish
     from .graduate import CARD, WEIGHTS
+    from .registry import read_card
 
     if not (out / WEIGHTS).is_file() or not (out / CARD).is_file():
         raise DataError(f"{out} holds no finished model ({WEIGHTS}, {CARD}). Distil one first, or correct --out.")
     if not name or set(name) - NAME_CHARS or name.startswith("."):
         raise UsageError(f"--register {name!r}: a model's name has letters, digits and . _ + - only. Choose another.")
+    known = desk.catalogue.models.things.get(name)
+    if known is not None and (ours := read_card(out).arch) != known.card.arch:
+        raise UsageError(
+            f"{out} is a {ours}, and {name} is a {known.card.arch}: these weights do not fit. Choose another name."
+        )
     folder = desk.places.home / "models" / name
     for file in (WEIGHTS, CARD):
         publish(folder / file, (out / file).read_bytes())
+    if known is None:
+        return {
+            "registered": str(folder)
+        }, f"No card is called {name}, so: bench run --model {shlex.quote(str(folder))}"
     return {"registered": str(folder)}, f"bench run --model {name} now finds its weights in {folder}."
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,8 @@ def dataset_of(folder: Path, slides: bool, options: Mapping[str, Any]) -> Datase
     """The dataset of `--slides DIR` (cut by these tiling options) or `--tiles DIR`: tiles.csv, an HDF5 file, or images."""
     if not folder.exists():
         raise DataError(f"There is nothing at {folder}. Name a folder of {'slides' if slides else 'tiles'}.")
+    if folder.is_file():
+        return _of_file(folder)
     card = DatasetCard("training-tiles", root=str(folder.absolute()), options=dict(options) if slides else {})
     if slides:
         return SlideFolder(card)
@@ -77,19 +79,31 @@ def dataset_of(folder: Path, slides: bool, options: Mapping[str, Any]) -> Datase
     return Pictures(card)
 
 
+def _of_file(path: Path) -> Dataset:
+    """The tiles that a table lists, or that an HDF5 file holds."""
+    card = DatasetCard("training-tiles", root=str(path.parent.absolute()), table=path.name)
+    if path.suffix.lower() == ".csv":
+        return Manifest(card)
+    if path.suffix.lower() in (".h5", ".hdf5"):
+        return Array(card)
+    raise DataError(f"{path} is one file, and neither a table nor HDF5. Name the folder that it lies in.")
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which tiles are used, of how many.
 
     Attributes:
         rows: row numbers of the table, sorted. held_out: rows that are only looked at, never trained on.
-        slides: how many slides the rows come from. excluded: how many slides were on the exclusion list.
+        slides: how many slides the rows come from. excluded: how many slides were on the exclusion list, wholly or in part.
+        idle: lines of that list that are of nothing here.
     """
 
     rows: np.ndarray
     held_out: np.ndarray
     slides: int
     excluded: int
+    idle: tuple[str, ...] = ()
 
 
 def choose(table: Table, n_slides: int, n_tiles: int, held_out: int, exclude: Collection[str], seed: int) -> Choice:
@@ -98,8 +112,8 @@ def choose(table: Table, n_slides: int, n_tiles: int, held_out: int, exclude: Co
     Args:
         n_slides, n_tiles: 0 for all. held_out: how many tiles to keep for looking at progress: those of whole slides
             where there are ten slides or more, else any.
-        exclude: slides or patients that must not be trained on: a slide is left out when its name, group or barcode is
-            one of these, or begins with one of them.
+        exclude: slides or patients that must not be trained on: a tile is left out when the name of its slide or file, with
+            or without folders, begins with one of these (or with one without its ending), or its group is one; case does not count.
 
     Raises:
         DataError: nothing is left.
@@ -107,20 +121,18 @@ def choose(table: Table, n_slides: int, n_tiles: int, held_out: int, exclude: Co
     rng = np.random.default_rng(seed)
     slide = np.where(table["slide"] != "", table["slide"], table["source"])
     names, code = np.unique(slide, return_inverse=True)
-    group = dict(zip(slide.tolist(), table["group"].tolist(), strict=True))
-    lines = tuple(x.strip() for x in exclude if x.strip())
-    shut = np.array([bool(lines) and (n.startswith(lines) or str(group[n]) in lines) for n in names.tolist()])
-    free = rng.permutation(np.flatnonzero(~shut))
+    barred, idle = _barred(table, slide, exclude)
+    kept = np.bincount(code[~barred], minlength=len(names))
+    free = rng.permutation(np.flatnonzero(kept))
     if not len(free):
         raise DataError(f"All {len(names)} slides are on the exclusion list. Train on others.")
     aside: np.ndarray = np.empty(0, int)
     if held_out and len(free) >= 10:
-        counts = np.bincount(code, minlength=len(names))
-        last = int(np.searchsorted(np.cumsum(counts[free[::-1]]), held_out)) + 1
+        last = int(np.searchsorted(np.cumsum(kept[free[::-1]]), held_out)) + 1
         last = min(last, max(1, len(free) // 5))
-        aside, free = np.flatnonzero(np.isin(code, free[-last:])), free[:-last]
+        aside, free = np.flatnonzero(np.isin(code, free[-last:]) & ~barred), free[:-last]
     free = free[: n_slides or None]
-    rows = np.flatnonzero(np.isin(code, free))
+    rows = np.flatnonzero(np.isin(code, free) & ~barred)
     if n_tiles:
         order = rng.permutation(rows)
         place = np.argsort(np.argsort(code[order], kind="stable"), kind="stable")
@@ -130,7 +142,28 @@ def choose(table: Table, n_slides: int, n_tiles: int, held_out: int, exclude: Co
         rows = rng.permutation(rows)
         n = min(held_out, len(rows) // 5)
         aside, rows = rows[:n], np.sort(rows[n:])
-    return Choice(rows, np.sort(rng.permutation(aside)[:held_out]), len(np.unique(code[rows])), int(shut.sum()))
+    out = len(np.unique(code[barred]))
+    return Choice(rows, np.sort(rng.permutation(aside)[:held_out]), len(np.unique(code[rows])), out, idle)
+
+
+def _barred(table: Table, slide: np.ndarray, exclude: Collection[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(rows,) whether a tile is of something excluded, and the lines that are of nothing here."""
+    lines = {text.strip().lower(): text.strip() for text in exclude if text.strip()}
+    wanted = tuple({*lines, *(line.removesuffix(PurePath(line).suffix) for line in lines if line.endswith(SUFFIXES))})
+    barred, met = np.zeros(len(table), bool), set()
+    if not lines:
+        return barred, ()
+    parts = [np.char.lower(v.astype(str)) for v in (slide, table["source"], table["group"])]
+    for row, (of, source, group) in enumerate(zip(*(p.tolist() for p in parts), strict=True)):
+        for name in {of, PurePath(of).name, PurePath(source).name}:
+            if name.startswith(wanted):
+                barred[row] = True
+                met |= {w for w in wanted if name.startswith(w)}
+        if group in lines:
+            barred[row] = True
+            met.add(group)
+    stem = {line: line.removesuffix(PurePath(line).suffix) if line.endswith(SUFFIXES) else line for line in lines}
+    return barred, tuple(text for line, text in lines.items() if not {line, stem[line]} & met)
 
 
 class Order:
@@ -180,7 +213,7 @@ class Batches:
         self.order, self.batch, self.side, self.seed = Order(rows, seed), batch, side, seed
         self.share = slice(rank * batch // world, (rank + 1) * batch // world)
         self.pool = ThreadPoolExecutor(workers or min(16, max(2, os.cpu_count() or 2)))
-        self.resized = 0
+        self.resized = self.cut = 0
         self.broken: dict[str, str] = {}
 
     def close(self) -> None:
@@ -226,6 +259,7 @@ class Batches:
         if min(w, h) < self.side:
             self.resized += 1
             return np.asarray(fit(image, self.side, self.side, "bicubic"))
+        self.cut += (w, h) != (self.side, self.side)
         rng = np.random.default_rng([self.seed, position])
         x, y = int(rng.integers(0, w - self.side + 1)), int(rng.integers(0, h - self.side + 1))
         return np.asarray(image.crop((x, y, x + self.side, y + self.side)))
