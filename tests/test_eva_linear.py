@@ -319,3 +319,21 @@ def test_rows_of_the_registry_carry_the_numbers_of_each_dataset():
                 assert (o["epochs"], o["patience"], o["runs"]) == slides[name][era]
             assert benchmark.card.geometry == "224" and benchmark.card.readout == "cls|default"
             assert benchmark.protocol.card.name.endswith(("2024-12@1", "0.4@1")[era])
+
+
+def test_predictions_decide_as_the_score_did():
+    """Single logits in 0 … 1 are cut at .5 a batch, as torchmetrics does; what is kept beside the record says the same."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    z = np.where(rng.random(60) < 0.8, y, 1 - y) * 0.4 + 0.3 + 0.01 * rng.standard_normal(60)
+    z[40:] = 4 * (z[40:] - 0.5)  # a batch of logits proper
+    task = training.Task(
+        X=z[:, None], y=y, id=np.arange(60).astype(str), classes=2, parts={"reported": np.arange(60)}, notes=[]
+    )
+    watch = type("Watch", (), {"values": [1], "best_epoch": 0, "best": 1.0})
+    found = training.scores(task, [z[:, None]], [watch], {"batch_size": 20})
+    kept = found.predictions
+    assert metrics.balanced_accuracy(kept["y"], kept["score"].argmax(1)) == pytest.approx(
+        found.metrics["balanced_accuracy"][0]
+    )
+    assert found.metrics["balanced_accuracy"][0] > 0.6

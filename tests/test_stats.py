@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from eosin import metrics, stats
+from eosin.benchmark import Embeddings, Scores
 from eosin.errors import DataError
+from eosin.intervals import intervals
 
 
 def predictions(rng, patients=30, rows=8, classes=3):
@@ -115,6 +117,17 @@ def test_coverage_where_patients_have_very_unequal_numbers_of_rows(sizes):
         low, high = stats.bootstrap("accuracy", np.ones_like(right), right, patient, n=300, seed=run)
         hits += low <= 2 / 3 <= high
     assert 0.935 <= hits / runs <= 0.985, hits / runs
+
+
+def test_predictions_of_another_score_make_no_interval_of_it():
+    y, score, group = predictions(np.random.default_rng(9))
+    beside = {"id": np.arange(len(y)).astype(str), "y": y, "score": score, "group": group.astype(str)}
+    emb = Embeddings(X=np.zeros((len(y), 1), np.float32), id=beside["id"], y=y, group=beside["group"])
+    true = float(metrics.accuracy(y, score.argmax(1)))
+    for value, made in ((true, "bootstrap of patients"), (true - 0.1, "the predictions give another score")):
+        summary = {"accuracy": {"values": [value, value], "mean": value}}
+        how = intervals(summary, Scores({"accuracy": [value, value]}, beside), emb)
+        assert made in how["accuracy"] and (summary["accuracy"]["low"] < summary["accuracy"]["high"]) == (value == true)
 
 
 def test_freedom_counts_the_patients_that_decide():

@@ -158,11 +158,15 @@ def decide(logits: np.ndarray, batch_size: int) -> np.ndarray:
     """
     if logits.shape[-1] > 1:
         return logits.argmax(-1)
-    z = logits[..., 0]
+    return (logits[..., 0] > _cuts(logits[..., 0], batch_size)).astype(np.int64)
+
+
+def _cuts(z: np.ndarray, batch_size: int) -> np.ndarray:
+    """(…, n) above which a single logit says class 1."""
     starts = np.arange(0, z.shape[-1], batch_size)
     low, high = (edge.reduceat(z, starts, axis=-1) for edge in (np.minimum, np.maximum))
     cut = np.where((low >= 0) & (high <= 1), 0.5, 0.0)
-    return (z > np.repeat(cut, np.diff(np.append(starts, z.shape[-1])), axis=-1)).astype(np.int64)
+    return np.repeat(cut, np.diff(np.append(starts, z.shape[-1])), axis=-1)
 
 
 def balanced(y: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -186,6 +190,8 @@ def scores(task: Task, logits: Sequence[np.ndarray], watches: Sequence[Watch], o
     """
     z, rows = np.stack(logits).astype(np.float64), task.parts["reported"]
     values = balanced(task.y[rows], decide(z, o["batch_size"]), task.classes)
+    if z.shape[-1] == 1:  # the predictions decide as the score did
+        z = z - _cuts(z[..., 0], o["batch_size"])[..., None]
     runs, n = z.shape[:2]
     predictions = {
         "id": np.tile(task.id[rows], runs),

@@ -235,6 +235,8 @@ def _checked(content: bytes, place: str, catalogue: Any) -> dict[str, Any]:
         raise ValueError(f"it says that its place is {own}")
     for metric, s in found["scores"].items():
         values = s["values"]
+        if s["low"] is not None and s["high"] is not None and s["low"] > s["high"]:
+            raise ValueError(f"the interval of {metric} goes from {s['low']} down to {s['high']}")
         if values and None not in values and s["mean"] is not None:
             mean = sum(values) / len(values)
             if abs(mean - s["mean"]) > 1e-6 * max(1, abs(mean)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,8 +10,6 @@ from typing import Any
 
 from .card import fingerprint
 from .leaderboard import long_rows, place, real
-
-FEW = 64  # an embedding of fewer tiles says more of starting than of going
 
 
 @dataclass
@@ -24,7 +21,7 @@ class Model:
     source: str
     fingerprint: str = ""
     card: Mapping[str, Any] = field(default_factory=dict)
-    rates: dict[str, list[float]] = field(default_factory=dict)
+    costs: dict[str, set[tuple[str, float, float]]] = field(default_factory=dict)
     memory: float | None = None
 
     @property
@@ -38,8 +35,11 @@ class Model:
 
     @property
     def rate(self) -> dict[str, float]:
-        """Tiles a second on each device: the median over embeddings."""
-        return {device: statistics.median(found) for device, found in self.rates.items()}
+        """Tiles a second on each device: all tiles over all seconds, as the leaderboard has it."""
+        return {
+            device: sum(tiles for _, tiles, _ in found) / sum(seconds for *_, seconds in found)
+            for device, found in self.costs.items()
+        }
 
 
 @dataclass
@@ -195,9 +195,10 @@ def _add_costs(model: Model, r: Mapping[str, Any]) -> None:
     held = real(r.get("peak_memory_mb"))
     model.memory = held if model.memory is None or held is None else max(held, model.memory)
     for entry in r.get("embed") or []:
-        if isinstance(entry, dict) and real(entry.get("tiles_per_second")) and (entry.get("tiles") or 0) >= FEW:
+        tiles, seconds = (real(entry.get(k)) if isinstance(entry, dict) else None for k in ("tiles", "seconds"))
+        if tiles and seconds:  # several records keep the cost of one run
             device = str(entry.get("device_name") or entry.get("device") or "?")
-            model.rates.setdefault(device, []).append(float(entry["tiles_per_second"]))
+            model.costs.setdefault(device, set()).add((str(entry.get("address")), tiles, seconds))
 
 
 def _add_published(

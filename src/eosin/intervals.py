@@ -12,6 +12,7 @@ from .benchmark import Embeddings, Scores
 from .record import finite
 
 RESAMPLES = 1000
+NEAR = 1e-4  # between a score and the same score of the predictions beside it
 
 
 def intervals(summaries: dict[str, dict[str, Any]], scores: Scores, emb: Embeddings) -> dict[str, str]:
@@ -42,6 +43,9 @@ def _interval(
     group = np.asarray(predictions["id"]) if owner is None else owner
     group = np.where(group == "", predictions["id"], group)
     seeds = predictions.get("seed")
+    if metric in stats.BY_WEIGHT and abs(_again(metric, predictions) - float(np.mean(values or [np.nan]))) > NEAR:
+        low, high, text = stats.interval(metric, values)
+        return low, high, f"{text}; the predictions give another score"
     unit = "tiles" if emb.group is None else "patients"
     low, high, text = stats.interval(
         metric,
@@ -54,6 +58,15 @@ def _interval(
         n=RESAMPLES,
     )
     return low, high, text.replace("groups", unit)
+
+
+def _again(metric: str, predictions: Mapping[str, np.ndarray]) -> float:
+    """The metric of the predictions themselves, averaged over folds and seeds."""
+    y, score = (np.asarray(predictions[k]) for k in ("y", "score"))
+    value, _ = stats.by_groups(
+        metric, y, score, np.zeros(len(y), np.int64), predictions.get("fold"), predictions.get("seed")
+    )
+    return float(value(np.ones((1, 1)))[0])
 
 
 def _groups(predictions: Mapping[str, np.ndarray], emb: Embeddings) -> np.ndarray | None:

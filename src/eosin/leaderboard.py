@@ -107,6 +107,7 @@ def _headline(r: dict[str, Any]) -> str:
 def long_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a value; `primary` marks the benchmark's own metric."""
     rows = []
+    times = Counter(map(address, records))
     for r in records:
         model, benchmark, protocol, dataset = r["model"], r["benchmark"], r["protocol"], r["dataset"]
         options, majority = protocol.get("options") or {}, (r.get("floor") or {}).get("majority") or {}
@@ -123,7 +124,7 @@ def long_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "paper": "",
             "table": "",
             "date": str(r.get("created") or "")[:10],
-            "note": "",
+            "note": "conflict: another record of this address says otherwise" if times[address(r)] > 1 else "",
             "options": options,
             "recommended": model.get("readout") or "",
             "better": benchmark.get("better") or "higher",

@@ -20,7 +20,7 @@ from .errors import MissingError
 
 # collections of natural images, and none: no tissue of a benchmark is among them
 NATURAL = {"nothing", "imagenet-1k", "imagenet-21k", "imagenet-22k", "lvd-142m", "lvd-1689m", "laion-2b", "laion-5b"}
-BARCODE = re.compile(r"TCGA-[A-Za-z0-9]{2}-[A-Za-z0-9]{4}")
+BARCODE = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}", re.IGNORECASE)
 
 
 def overlap(model: Any, dataset: Any) -> str:

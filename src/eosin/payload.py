@@ -86,7 +86,9 @@ def _numbers(s: Mapping[str, Any]) -> list[Any]:
     """mean, std, low, high, values, how many values there were."""
     values = s.get("values") or []
     kept = [_round(v, 4) for v in values] if len(values) <= MOST_VALUES else []
-    return [*(_round(s.get(k)) for k in ("mean", "std", "low", "high")), kept, len(values)]
+    mean = s.get("mean")  # whole, so that it is shown as elsewhere, to the last digit
+    whole = mean if mean is not None and math.isfinite(mean) else None
+    return [whole, *(_round(s.get(k)) for k in ("std", "low", "high")), kept, len(values)]
 
 
 def _round(value: Any, digits: int = DIGITS) -> float | None:

@@ -110,6 +110,7 @@
     const alike = new Set(columns.map((i) => data.columns[i].metric)).size === 1;
 
     const [means, ranks, best, second] = [new Map(), new Map(), new Map(), new Map()];
+    const shared = (i) => rows.filter((m) => primary(m, i) !== null).length > 1;
     for (const m of whole) ranks.set(m, 0);
     for (const i of columns) {
       const sorted = [...new Set(rows.map((m) => primary(m, i)).filter((v) => v !== null))].sort((a, b) => better(i) * (b - a));
@@ -137,7 +138,7 @@
         const found = cell(m, i), v = primary(m, i);
         if (v === null) return el("td", { class: "none" }, DASH);
         const [, std, low, high] = found.scores[c.metric];
-        const mark = v === best.get(i) && rows.length > 1 ? "best" : v === second.get(i) ? "second" : null;
+        const mark = v === best.get(i) && shared(i) ? "best" : v === second.get(i) ? "second" : null;
         const tip = low === null ? null : `95 % interval ${number(low)} to ${number(high)}`;
         return el("td", { title: tip }, el("span", { class: mark }, number(v)), values(null, std)[1], found.seen ? el("sup", { title: "the model was trained on data of this source" }, "‡") : null, noted(found) ? el("sup", {}, "†") : null);
       } });
