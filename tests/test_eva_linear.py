@@ -327,9 +327,7 @@ def test_predictions_decide_as_the_score_did():
     y = np.arange(60) % 2
     z = np.where(rng.random(60) < 0.8, y, 1 - y) * 0.4 + 0.3 + 0.01 * rng.standard_normal(60)
     z[40:] = 4 * (z[40:] - 0.5)  # a batch of logits proper
-    task = training.Task(
-        X=z[:, None], y=y, id=np.arange(60).astype(str), classes=2, parts={"reported": np.arange(60)}, notes=[]
-    )
+    task = training.Task(y=y, id=np.arange(60).astype(str), classes=2, parts={"reported": np.arange(60)}, notes=[])
     watch = type("Watch", (), {"values": [1], "best_epoch": 0, "best": 1.0})
     found = training.scores(task, [z[:, None]], [watch], {"batch_size": 20})
     kept = found.predictions
