@@ -88,7 +88,9 @@ def test_a_recipe_from_the_docs_makes_a_model(room, home):
     assert show["weights"] == "here" and show["dim"] == 64
 
 
-@pytest.mark.parametrize("kill_at", [1, 3, 4])
+@pytest.mark.parametrize(
+    "kill_at", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_goes_on_as_it_would_have_gone(room, kill_at):
     assert bench_process(*words(room, "whole", "--probe-every", 2, "--held-out", 6)).code == 0
     process = subprocess.Popen(
@@ -261,6 +263,7 @@ def test_what_would_be_ignored_or_make_no_sense(room, more, said):
     assert done.code == 2 and said in done.err, done
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_a_number_is_never_stepped(room, tmp_path):
     steep = ' + 0 * (student[0]["cls"] - student[0]["cls"].detach()).pow(2).sum().sqrt()'  # 0, and of slope 0 / 0
     source = COSINE.replace('student[0]["cls"])).mean()', 'student[0]["cls"])).mean()' + steep)
