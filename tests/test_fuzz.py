@@ -324,7 +324,7 @@ def test_changed_bytes(kind, seeds, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_changed_bytes(kind, seeds, tmp_path):
-    fuzz(kind, seeds[kind], tmp_path, 300, random=True)
+    fuzz(kind, seeds[kind], tmp_path, 150, random=True)
 
 
 # ---- files that are well formed and say something odd
