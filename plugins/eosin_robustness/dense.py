@@ -89,9 +89,8 @@ class Dense:
         ahead = [found.sum(-1) for found in ahead]  # of A's tiles, of B's
         for rows in self._blocks(n, len(others)):
             sim = self._similarity(slide, rows, b)
-            sim[:, place[rows] - rows.start, place[rows]] = match[
-                :, rows
-            ]  # the very number that others are held against
+            # the very number that others are held against
+            sim[:, place[rows] - rows.start, place[rows]] = match[:, rows]
             before = place[None, :] < place[rows][:, None]
             ahead[0][:, rows] += self._ahead(sim, match[:, rows, None], before).sum(-1)
             ahead[1] += self._ahead(sim, match[:, None, :], place[rows][:, None] < place[None, :]).sum(-2)

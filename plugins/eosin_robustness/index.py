@@ -142,9 +142,8 @@ class _Rows:
             notes.append(f"{int((~known).sum()):,} tiles without a centre were left out")
         if not known.any():
             raise DataError(f"{name}: no tile has a centre. Fill the column `centre`, the laboratory of each tile.")
-        emb = emb[
-            np.flatnonzero(known)[np.argsort(emb.id[known], kind="stable")]
-        ]  # no draw depends on the table's order
+        # in the order of ids, so that no draw depends on the table's
+        emb = emb[np.flatnonzero(known)[np.argsort(emb.id[known], kind="stable")]]
         X, slide = matrix(emb.X, "X"), emb.slide
         zero = ~X.any(1) if o["distance"] == "cosine" else np.zeros(len(X), bool)
         if zero.any():

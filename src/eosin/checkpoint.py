@@ -90,5 +90,6 @@ def load(out: Path, state: Any, device: str) -> None:
             f"{out / NAME} belongs to another run: {str(error).splitlines()[0]}. Use the same recipe, teacher, student and "
             "options, or name another --out."
         ) from error
-    for name in ("step", "history", "seconds", "finished", "broken"):
+    for name in ("step", "history", "seconds", "finished"):
         setattr(state, name, content[name])
+    state.broken = content.get("broken", {})  # runs that began with an older eosin have none

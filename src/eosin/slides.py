@@ -62,9 +62,8 @@ class Slide:
                 _number(self.source.properties.get(f"openslide.level[{level}].tile-{side}"))
                 for side in ("width", "height")
             )
-            if (
-                w and h and w * h > LARGEST
-            ):  # OpenSlide would make room for one and abort the process where there is none
+            # OpenSlide would make room for one, and abort the process where there is none
+            if w and h and w * h > LARGEST:
                 raise DataError(f"{self.path.name} says that it has tiles of {w:.0f}x{h:.0f} pixels. Copy it again.")
 
     @cached_property
