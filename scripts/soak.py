@@ -185,7 +185,9 @@ class Soak:
     def damage_beside(self) -> None:
         """The same of what may be made again: the index, the remembered hashes, predictions, records."""
         self._harm(
-            self._some(self.rng.choice(["indexes/*/index.npz", "hashes.json", "results/*/*.npz", "results/*/*.json"]))
+            self._some(
+                self.rng.choice(["indexes/*/index.columns", "hashes.json", "results/*/*.npz", "results/*/*.json"])
+            )
         )
 
     def lose(self) -> None:

@@ -29,6 +29,7 @@ from PIL import Image
 
 from eosin import coordinates, gdc, index, manifest, record, store
 from eosin.cards import BenchmarkCard, DatasetCard, ModelCard, RecipeCard, SuiteCard
+from eosin.dataset import Dataset
 from eosin.errors import CardError, EosinError
 from eosin.pixels import mask_file
 from eosin.precomputed import read_arrays
@@ -137,11 +138,15 @@ def slide_file(folder: Path) -> bytes:
 
 
 def kept_index(folder: Path) -> bytes:
-    table = Table(
-        {"id": np.array(["a", "b"]), "source": np.array(["a.png", "b.png"]), "label": np.array([0, 1])}, ("x", "y")
-    )
-    index._save(folder, table, table, ["a.png", "b.png"], np.ones((2, 2), np.int64), ["1", "2"], {str(folder): 1})
-    return (folder / "index.npz").read_bytes()
+    (folder / "own").mkdir()
+    (folder / "own" / "a.png").write_bytes(b"a")
+
+    class Own(Dataset):
+        def items(self, root: Path) -> Table:
+            return Table({"id": ["a", "b"], "source": ["a.png", "a.png"], "label": [0, 1]}, ("x", "y"))
+
+    found = index.open_index(Own("own"), folder, folder)
+    return found.path.with_name(index.KEPT).read_bytes()
 
 
 def part_file(folder: Path) -> bytes:
@@ -207,7 +212,7 @@ KINDS: dict[str, tuple[str, bytes | Callable[[Path], bytes], Callable[[Path], ob
     "table": ("tiles.csv", CSV, read_manifest),
     "record": ("r.json", json.dumps(RECORD, indent=1).encode(), read_record),
     "hashes": ("hashes.json", b'{"/a": [1, 2, "ff"]}', lambda p: store.Memory(p).hash(Path(__file__))),
-    "index": ("index.npz", kept_index, index._load),
+    "index": (index.KEPT, kept_index, index._load),
     "part": ("part.h5", part_file, read_part),
     "embeddings npz": ("e.npz", written(arrays_npz), from_file),
     "embeddings h5": ("e.h5", written(arrays_h5), from_file),

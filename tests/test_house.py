@@ -13,7 +13,20 @@ TOP = Path(__file__).parents[1]
 CORE = TOP / "src" / "eosin"
 PLUGINS = TOP / "plugins"
 FLOORS = [
-    {"errors", "files", "card", "cards", "record", "places", "environment", "registry", "table", "arrays", "__init__"},
+    {
+        "errors",
+        "files",
+        "card",
+        "cards",
+        "record",
+        "places",
+        "environment",
+        "registry",
+        "table",
+        "arrays",
+        "columns",
+        "__init__",
+    },
     {
         "hookspecs",
         "extractor",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eosin import columns
 from eosin import files as files_module
 from eosin import index as index_module
 from eosin.cards import DatasetCard
@@ -140,7 +142,7 @@ def test_a_full_disk_leaves_no_half_index(look, root, tmp_path, monkeypatch):
 def test_a_damaged_index_is_made_again(look, root, tmp_path):
     settle(root)
     good = look()
-    (kept,) = (tmp_path / "indexes").rglob("index.npz")
+    (kept,) = (tmp_path / "indexes").rglob(index_module.KEPT)
     raw, rng = kept.read_bytes(), random.Random(0)
     harms = [b"", b"x", raw[:100], raw[: len(raw) // 2], raw[:-1]]
     for _ in range(150):
@@ -151,6 +153,28 @@ def test_a_damaged_index_is_made_again(look, root, tmp_path):
         kept.write_bytes(harm)
         again = look()
         assert (again.tiles, again.rows) == (good.tiles, good.rows)
+
+
+def test_a_large_index_is_mapped_and_shared(look, root, monkeypatch):
+    settle(root)
+    small = look()
+    by_value = pickle.loads(pickle.dumps(small))  # noqa: S301
+    assert not small.mapped and by_value.table["id"].tolist() == small.table["id"].tolist()
+    monkeypatch.setattr(columns, "MAPPED", 1)
+    large = look()
+    assert large.mapped and (large.tiles, large.rows) == (small.tiles, small.rows)
+    sent = pickle.dumps(large)
+    assert large.table["source"][3].encode() not in sent, "a worker looks it up where it lies"
+    again = pickle.loads(sent)  # noqa: S301
+    assert again.mapped and again.rows == large.rows and again.root == root
+    for name, values in small.table.columns.items():
+        np.testing.assert_array_equal(again.table[name], values)
+    rows = read_table(root)
+    rows[0]["label"] = "b" if rows[0]["label"] == "a" else "a"
+    write_table(root, rows)
+    assert look().mapped and large.table["label"][0] == small.table["label"][0], "what is mapped stays what it was"
+    with pytest.raises(DataError, match="tiny: the index .* is not the one .* Run it again"):
+        pickle.loads(sent)  # noqa: S301
 
 
 def test_odd_text_survives(root, look):

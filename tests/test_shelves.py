@@ -107,7 +107,7 @@ def test_what_killed_runs_left_is_waste_and_what_living_ones_write_is_not(filled
     from eosin.claims import me
 
     folder, owner = Path(listed()[0]["path"]), ended_process()
-    old, young = home / "indexes" / ".index.npz.0123456789ab.tmp", home / "results" / ".x.json.0123456789ab.tmp"
+    old, young = home / "indexes" / ".index.columns.0123456789ab.tmp", home / "results" / ".x.json.0123456789ab.tmp"
     young.parent.mkdir(exist_ok=True)
     theirs = [folder / f".part-000003.{owner}.tmp", folder / f".clock.{owner}", folder / "part-000003.claim", old]
     ours = [folder / f".part-000004.{me()}.tmp", folder / f".clock.{me()}", young]

@@ -1,13 +1,10 @@
-"""The soak script finds what it looks for; a short soak is in CI, a long one is run by hand."""
+"""The soak script finds what it looks for; CI runs it for five minutes, two hours are run by hand."""
 
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -48,9 +45,3 @@ def test_a_simulated_thousand_workers_finish_whatever_fails():
     rough = simulate_scale.simulate(address, 200, 50, 0.2, 0)
     assert calm["blocks"] == rough["blocks"] == len(address.blocks) == calm["attempts"]
     assert rough["attempts"] == len(address.blocks) + rough["failures"] and calm["hours"] < rough["hours"]
-
-
-@pytest.mark.slow
-def test_a_short_soak():
-    done = subprocess.run([sys.executable, SCRIPTS / "soak.py", "--minutes", "0.5"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr

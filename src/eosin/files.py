@@ -8,7 +8,9 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last megabyte
 END = 2**20
@@ -22,12 +24,20 @@ def publish(path: Path, content: bytes | memoryview) -> None:
     Raises:
         OSError: when the folder cannot be made or written, or the disk is full.
     """
+    with publishing(path) as handle:
+        handle.write(content)
+
+
+@contextlib.contextmanager
+def publishing(path: Path) -> Iterator[BinaryIO]:
+    """The same for what is written piece by piece; an error in between leaves the old file as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(
         f".{path.name[:200]}.{secrets.token_hex(6)}.tmp"
     )  # process numbers repeat across machines
     try:
-        temporary.write_bytes(content)
+        with open(temporary, "wb") as handle:
+            yield handle
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):

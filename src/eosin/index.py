@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import columns
 from .cards import fingerprint, plain
 from .dataset import Dataset
 from .errors import DataError, EosinError
-from .files import content_of, publish
+from .files import content_of
 from .table import Table
 
 TICK = 50_000_000  # nanoseconds; file systems count time in steps of up to some ten milliseconds
 CHUNK = 128  # files that a thread reads before it says so
 UNSURE = -2  # a mark that no file has
+KEPT = "index.columns"
+LINES = 2**16  # values that are text at a time
 PIXELS = ("id", "source", "x", "y", "w", "h", "px", "pad", "row", "key", "level")
 
 Progress = Callable[[int, int], None]
@@ -44,6 +45,7 @@ class Index:
         tiles: fingerprint of what models see: ids, sources, boxes and the sources' content. Addresses embeddings.
         rows: fingerprint of all columns as well: labels, splits, groups, which tiles are whose. Addresses records.
         path: the csv of the items; the tiles lie beside it in tiles.csv where they are another table.
+        mapped: whether the tables are pages of the kept file rather than memory of this process.
     """
 
     dataset: Dataset
@@ -53,6 +55,13 @@ class Index:
     tiles: str
     rows: str
     path: Path
+    mapped: bool = False
+
+    def __reduce__(self) -> Any:
+        """Another process maps what is mapped here; anything else is sent whole."""
+        if self.mapped:
+            return _reopened, (self.dataset, self.root, self.path, self.rows)
+        return Index, tuple(getattr(self, f.name) for f in fields(self))
 
     @property
     def levels(self) -> bool:
@@ -80,22 +89,16 @@ def open_index(
     root = (root or _located(dataset, data)).absolute()
     key = fingerprint([type(dataset).__name__, plain(dataset.card), str(root)])
     folder = indexes / f"{dataset.name}@{key}"
-    kept = _load(folder / "index.npz")
+    kept = _load(folder / KEPT)
     if kept is not None and _unchanged(root, kept):
-        return _index(dataset, root, folder, kept["table"], kept["items"], kept["sources"], kept["hash"])
+        return kept.index(dataset, root, folder)
     began = time.time_ns()
     items = _items(dataset, root)
     table = _tiles(dataset, root, items)
-    bare = items["source"][~np.isin(items["id"], table["item"])] if table is not items else items["source"]
-    masks = [t["mask"][t["mask"] != ""] for t in (table, items) if "mask" in t]  # labels too, pixel by pixel
-    sources = np.unique(np.concatenate([table["source"], bare[bare != ""] if table is not items else bare, *masks]))
+    sources = _sources(table, items)
     stats = _stats(root, sources, dataset.name)
-    known = (
-        {}
-        if kept is None
-        else dict(zip(zip(kept["sources"], *kept["stats"].T.tolist(), strict=True), kept["hash"], strict=True))
-    )
-    keys = list(zip(sources.tolist(), *stats.T.tolist(), strict=True))
+    known = {} if kept is None else dict(zip(_keys(kept.sources, kept.stats), kept.hashes.tolist(), strict=True))
+    keys = _keys(sources, stats)
     fresh = [i for i, k in enumerate(keys) if k not in known]
     hashes = [known.get(k, "") for k in keys]
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
@@ -114,8 +117,10 @@ def open_index(
     # what changed while we read, or within the clock's tick before, may hold more than we saw: not to be trusted again
     marks = _marks(sorted({*table.watched, *items.watched, *_folders(root, sources)}))
     marks = {path: mark if mark < began - TICK else UNSURE for path, mark in marks.items()}
-    _save(folder, table, items, sources.tolist(), stats, hashes, marks)
-    return _index(dataset, root, folder, table, items, sources, hashes)
+    found = _index(dataset, root, folder, table, items, sources, hashes)
+    large = _save(found, sources, stats, np.asarray(hashes, str), marks) >= columns.MAPPED
+    kept = _load(folder / KEPT) if large else None  # so that memory is given back, and workers share what is on disk
+    return found if kept is None else kept.index(dataset, root, folder)
 
 
 def _located(dataset: Dataset, data: Path) -> Path:
@@ -186,27 +191,38 @@ def _print_of_tiles(table: Table, sources: Any, hashes: list[str]) -> str:
 
 def kept(indexes: Path, name: str) -> Iterator[Index]:
     """The kept indexes of a dataset as they are, compared with nothing on disk: its data may lie elsewhere by now."""
-    for path in sorted([*indexes.glob(f"{name}@*/index.npz"), *indexes.glob(f"*/{name}@*/index.npz")]):
+    for path in sorted([*indexes.glob(f"{name}@*/{KEPT}"), *indexes.glob(f"*/{name}@*/{KEPT}")]):
         if found := _load(path):
-            yield _index(
-                Dataset(name), path.parent, path.parent, *(found[k] for k in ("table", "items", "sources", "hash"))
-            )
+            yield found.index(Dataset(name), path.parent, path.parent)
 
 
-def _digest(columns: dict[str, Any]) -> str:
+def _reopened(dataset: Dataset, root: Path, path: Path, rows: str) -> Index:
+    """A mapped index in another process; what the first has just checked is not checked again."""
+    found = _load(path.with_name(KEPT), check=False)
+    if found is None or found.rows != rows:
+        raise DataError(
+            f"{dataset.name}: the index in {path.parent} is not the one that this run began with. Run it again."
+        )
+    return found.index(dataset, root, path.parent)
+
+
+def _digest(found: dict[str, Any]) -> str:
     digest = hashlib.blake2b(digest_size=6)
-    for name in sorted(columns):
-        if columns[name] is not None:
+    for name in sorted(found):
+        if found[name] is not None:
             digest.update(name.encode() + b"\0")
-            digest.update(_blob(columns[name]))
+            for piece in _bytes(found[name]):
+                digest.update(piece)
     return digest.hexdigest()
 
 
-def _blob(values: np.ndarray) -> bytes:
-    """Bytes that say what a column holds, the same on every machine."""
-    if values.dtype.kind == "U":
-        return "\n".join(values.tolist()).encode()
-    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
+def _bytes(values: np.ndarray) -> Iterator[bytes]:
+    """Bytes that say what a column holds, the same on every machine: text by lines, numbers as they are."""
+    if values.dtype.kind != "U":
+        yield np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
+        return
+    for at in range(0, len(values), LINES):
+        yield b"\n" * bool(at) + "\n".join(values[at : at + LINES].tolist()).encode()
 
 
 def _content(path: Path) -> str:
@@ -214,6 +230,20 @@ def _content(path: Path) -> str:
         return content_of(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions, or copy it again.") from error
+
+
+def _sources(table: Table, items: Table) -> np.ndarray:
+    """Every file that a tile, an item without tiles or a mask lies in, sorted."""
+    found = [np.unique(table["source"])]
+    if table is not items:
+        bare = items["source"][~np.isin(items["id"], np.unique(table["item"]))]
+        found.append(bare[bare != ""])
+    found += [t["mask"][t["mask"] != ""] for t in (table, items) if "mask" in t]  # labels too, pixel by pixel
+    return np.unique(np.concatenate(found))
+
+
+def _keys(sources: np.ndarray, stats: np.ndarray) -> list[tuple[str, int, int]]:
+    return list(zip(sources.tolist(), *stats.T.tolist(), strict=True))
 
 
 def _stats(root: Path, sources: np.ndarray, name: str) -> np.ndarray:
@@ -254,64 +284,70 @@ def _marks(paths: Iterable[str]) -> dict[str, int]:
     return {p: mark(p) for p in paths}
 
 
-def _unchanged(root: Path, kept: dict[str, Any]) -> bool:
-    if _marks(kept["marks"]) != kept["marks"]:
+def _unchanged(root: Path, kept: Kept) -> bool:
+    if _marks(kept.marks) != kept.marks:
         return False
     try:
-        return np.array_equal(_stats(root, np.asarray(kept["sources"]), ""), kept["stats"])
+        return np.array_equal(_stats(root, kept.sources, ""), kept.stats)
     except DataError:
         return False
 
 
-def _save(
-    folder: Path,
-    table: Table,
-    items: Table,
-    sources: list[str],
-    stats: np.ndarray,
-    hashes: list[str],
-    marks: dict[str, int],
-) -> None:
-    """table.csv (and tiles.csv) for people, index.npz for us: numbers as arrays, everything else as one JSON text."""
-    items.write_csv(folder / "table.csv")
-    words: dict[str, Any] = {"sources": sources, "hash": hashes, "marks": marks}
-    arrays: dict[str, np.ndarray] = {"stats": stats}
-    _pack("items", items, words, arrays)
-    if table is not items:
-        table.write_csv(folder / "tiles.csv")
-        _pack("tiles", table, words, arrays)
-    buffer = io.BytesIO()
-    np.savez(buffer, words=np.frombuffer(json.dumps(words).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+@dataclass
+class Kept:
+    """What the kept file holds: an index, and by what it is known to be true still."""
+
+    table: Table
+    items: Table
+    tiles: str
+    rows: str
+    sources: np.ndarray
+    stats: np.ndarray
+    hashes: np.ndarray
+    marks: dict[str, int]
+    mapped: bool
+
+    def index(self, dataset: Dataset, root: Path, folder: Path) -> Index:
+        return Index(dataset, root, self.table, self.items, self.tiles, self.rows, folder / "table.csv", self.mapped)
+
+
+def _save(found: Index, sources: np.ndarray, stats: np.ndarray, hashes: np.ndarray, marks: dict[str, int]) -> int:
+    """table.csv (and tiles.csv) for people, index.columns for us; the bytes of this, 0 where there is no room for it."""
+    words: dict[str, Any] = {"tiles": found.tiles, "rows": found.rows, "marks": marks}
+    arrays = {"sources": sources, "stats": stats, "hashes": hashes}
+    found.items.write_csv(found.path)
+    _pack("items", found.items, words, arrays)
+    if found.levels:
+        found.table.write_csv(found.path.with_name("tiles.csv"))
+        _pack("tiles of items", found.table, words, arrays)
     with contextlib.suppress(OSError):  # an index that cannot be kept costs time at the next look
-        publish(folder / "index.npz", buffer.getbuffer())
+        return columns.write(found.path.with_name(KEPT), words, arrays)
+    return 0
 
 
 def _pack(name: str, table: Table, words: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    text = {n: v.tolist() for n, v in table.columns.items() if v.dtype.kind == "U"}
     own = {n: getattr(table, n) for n in ("classes", "target_names", "warnings", "counts", "watched")}
-    words[name] = {"order": list(table.columns), "text": text, "own": own}
-    arrays |= {f"{name}:{n}": v for n, v in table.columns.items() if n not in text}
+    words[name] = {"order": list(table.columns), "own": own}
+    arrays |= {f"{name}:{n}": v for n, v in table.columns.items()}
     if table.target is not None:
         arrays[f"target:{name}"] = table.target
 
 
-def _unpack(name: str, words: dict[str, Any], file: Any) -> Table:
-    words = words[name]
-    columns = {n: words["text"].get(n) or file[f"{name}:{n}"] for n in words["order"]}
+def _unpack(name: str, words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Table:
     own: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) and k != "warnings" else v for k, v in words["own"].items()
+        k: tuple(v) if isinstance(v, list) and k != "warnings" else v for k, v in words[name]["own"].items()
     }
-    return Table(columns, target=file[f"target:{name}"] if f"target:{name}" in file else None, **own)
+    order = words[name]["order"]
+    return Table({n: arrays[f"{name}:{n}"] for n in order}, target=arrays.get(f"target:{name}"), **own)
 
 
-def _load(path: Path) -> dict[str, Any] | None:
+def _load(path: Path, check: bool = True) -> Kept | None:
     """What `_save` wrote; None when it is absent or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            words = json.loads(file["words"].tobytes())
-            items = _unpack("items", words, file)
-            table = _unpack("tiles", words, file) if "tiles" in words else items
-            kept = {k: words[k] for k in ("sources", "hash", "marks")}
-            return {"table": table, "items": items, "stats": file["stats"], **kept}
-    except Exception:  # zip, zlib, numpy and json each have errors of their own: a damaged index is made again
+        words, arrays, mapped = columns.read(path, check)
+        items = _unpack("items", words, arrays)
+        table = _unpack("tiles of items", words, arrays) if "tiles of items" in words else items
+        own = {n: arrays[n] for n in ("sources", "stats", "hashes")}
+        return Kept(table, items, words["tiles"], words["rows"], marks=words["marks"], mapped=mapped, **own)
+    except Exception:  # json and numpy each have errors of their own: a damaged index is made again
         return None
