@@ -6,7 +6,9 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +199,40 @@ def test_a_claim_of_a_dead_process_is_void_at_once_and_its_rubbish_goes(tmp_path
     (tmp_path / ".part-000008.other~1~2.tmp").write_text("somebody else's")
     assert Claims(tmp_path).take(7)
     assert sorted(p.name for p in tmp_path.glob(".*.tmp")) == [".part-000008.other~1~2.tmp"]
+
+
+def test_a_void_claim_goes_to_one_of_all_who_find_it(tmp_path):
+    """All see it void at the same moment; the slow ones must not clear away the claim of the one that was fastest."""
+    ours, there = [Claims(tmp_path) for _ in range(6)], threading.Barrier(6)
+
+    def take(claim: Claims, block: int) -> bool:
+        there.wait()
+        return claim.take(block)
+
+    with ThreadPoolExecutor(6) as pool:
+        for block in range(60):
+            (tmp_path / f"part-{block:06d}.claim").write_text("elsewhere~1~1")
+            os.utime(tmp_path / f"part-{block:06d}.claim", (time.time() - 2 * claims.STALE,) * 2)
+            assert sum(pool.map(take, ours, [block] * 6)) == 1
+            assert not list(tmp_path.glob("*.taking.claim"))
+
+
+def test_one_killed_while_taking_over_stands_in_nobodys_way(tmp_path):
+    for name in ("part-000003.claim", "part-000003.taking.claim"):
+        (tmp_path / name).write_text(ended_process())
+    claim = Claims(tmp_path)
+    assert [claim.take(3), claim.take(3)] == [False, True]
+    claim.release(3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_that_thaws_leaves_the_claim_of_its_heir(tmp_path):
+    claim = Claims(tmp_path)
+    assert claim.take(0)
+    (tmp_path / "part-000000.claim").write_text("elsewhere~1~1")
+    claim.release(0)
+    claim.release_all()
+    assert (tmp_path / "part-000000.claim").read_text() == "elsewhere~1~1"
 
 
 def test_a_claim_of_another_machine_holds_while_it_shows_life(tmp_path):

@@ -33,33 +33,53 @@ class Claims:
     def take(self, block: int) -> bool:
         """Claim a block; False when somebody alive holds it."""
         path = self.path(block)
-        for _ in range(2):
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with open(path, "x") as handle:
-                    handle.write(me())
-                self.mine.add(path)
-                return True
-            except FileExistsError:
-                if not self.void(path):
-                    return False
-                self._clear(path)
-            except OSError as error:
-                raise StoreError(
-                    f"Cannot write into {self.folder}: {error.strerror}. {free_space(self.folder)} Name another folder with --store."
-                ) from error
-        return False
+        if self._made(path):
+            return True
+        return self.void(path) and self._taken_over(path)
+
+    def _taken_over(self, path: Path) -> bool:
+        """A void claim goes to one of all those who found it so: under a claim on the taking they look once more."""
+        taking = path.with_name(f"{path.stem}.taking.claim")
+        if not self._made(taking):
+            if self.void(taking):  # whoever made it was killed in here; the next to come gets in
+                self._clear(taking)
+            return False
+        try:
+            if not self.void(path):
+                return False
+            self._clear(path)
+            return self._made(path)
+        finally:
+            self._drop(taking)
+
+    def _made(self, path: Path) -> bool:
+        """A claim of this process, unless there is one."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(path, "x") as handle:
+                handle.write(me())
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise StoreError(
+                f"Cannot write into {self.folder}: {error.strerror}. {free_space(self.folder)} Name another folder with --store."
+            ) from error
+        self.mine.add(path)
+        return True
+
+    def _drop(self, path: Path) -> None:
+        """Give a claim back, unless it was void meanwhile and is another's now."""
+        self.mine.discard(path)
+        with contextlib.suppress(OSError):
+            if path.read_text() == me():
+                path.unlink()
 
     def release(self, block: int) -> None:
-        self.mine.discard(self.path(block))
-        with contextlib.suppress(OSError):
-            self.path(block).unlink()
+        self._drop(self.path(block))
 
     def release_all(self) -> None:
         for path in list(self.mine):
-            with contextlib.suppress(OSError):
-                path.unlink()
-        self.mine.clear()
+            self._drop(path)
 
     def touch(self) -> None:
         """A sign of life, for those who watch from other machines."""
