@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from eosin.claims import STALE
+from eosin.columns import read, write
 from eosin.index import _digest
 from eosin.store import Address, block_size
 
@@ -35,8 +36,9 @@ def timed(what: str, work: Callable[[], Any]) -> Any:
     return found
 
 
-def memory_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+def private_mb() -> float:
+    """Memory that this process shares with no file."""
+    return int(Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]) / 1024
 
 
 def plan(address: Address) -> list[int]:
@@ -92,6 +94,21 @@ def simulate(address: Address, workers: int, seconds_a_block: float, fail: float
             "failures": failures, "published twice": redone}  # fmt: skip
 
 
+def tables(rows: int, tiles: int, kept: Path) -> None:
+    """What the index of so many rows takes: made and kept once, looked at again by every command, mapped by every worker."""
+    made = timed(f"a table of {rows:,} rows", lambda: table(rows))
+    bytes_a_row = sum(v.nbytes for v in made.values()) / rows
+    print(f"  {bytes_a_row:.0f} bytes a row, so {bytes_a_row * tiles / 2**30:.0f} GB for {tiles:,}")
+    timed("  its fingerprint", lambda: _digest(made))
+    timed("  keeping it", lambda: write(kept, {}, made))
+    timed("  a second look, every byte checked", lambda: read(kept))
+    before = private_mb()
+    mapped = timed("  another worker of this machine", lambda: read(kept, check=False))[1]
+    used = [str(mapped[c][i]) for c in ("id", "source", "x") for i in range(block_size(rows))]
+    print(f"  which holds {private_mb() - before:.1f} MB of its own for it, having read {len(used):,} cells")
+    kept.unlink()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiles", type=int, default=100_000_000)
@@ -118,13 +135,7 @@ def main() -> None:
     assert missing == sorted(lost)
     mine = timed("the shard 3/16 of it", lambda: [b for b in address.missing() if b % 16 == 2])
     print(f"  {len(mine)} blocks; without shards up to {o.workers * len(address.blocks):,} attempts to claim one")
-    before = memory_mb()
-    columns = timed(f"a table of {o.rows:,} rows", lambda: table(o.rows))
-    bytes_a_row = sum(v.nbytes for v in columns.values()) / o.rows
-    print(
-        f"  {bytes_a_row:.0f} bytes a row in memory ({memory_mb() - before:.0f} MB), so {bytes_a_row * o.tiles / 2**30:.0f} GB for {o.tiles:,}"
-    )
-    timed("  its fingerprint", lambda: _digest(columns))
+    tables(o.rows, o.tiles, folder / "index.columns")
     block_seconds = address.block / o.rate
     for fail in (0.0, o.fail, 10 * o.fail):
         found = timed(f"scheduling with failure {fail:g} a block", lambda fail=fail: simulate(address, o.workers, block_seconds, fail, o.seed))  # fmt: skip
