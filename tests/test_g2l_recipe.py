@@ -12,6 +12,7 @@ import torch
 
 import eosin
 from eosin.errors import NotApplicable, UsageError
+from eosin.recipe import vector
 from eosin_g2l.recipe import G2L, exceeding
 from helpers import bench
 
@@ -267,8 +268,15 @@ def test_options_that_contradict_each_other_are_refused():
     for options in ({"kernel": 8}, {"sigma_low": 3}, {"sigma_low": 0}):
         with pytest.raises(UsageError, match="odd kernel"):
             G2L(options=options)
+    with pytest.raises(UsageError, match="does not fit a crop of 8"):
+        G2L(options={"kernel": 17, "crop": 8})
     with pytest.raises(UsageError, match="normalise=teacher is not one of"):
         G2L(options={"normalise": "teacher"})
+
+
+def test_a_map_is_no_vector():
+    with pytest.raises(NotApplicable, match="grid is a map .* Choose cls"):
+        vector({"grid": torch.zeros(2, 4, 3, 3), "cls": torch.zeros(2, 4)}, "grid")
 
 
 def test_biases_decay_as_in_adamw_itself_unless_asked_otherwise():

@@ -108,6 +108,10 @@ class G2L(DistillationRecipe):
             raise UsageError("g2l normalises over the tiles of a batch, so it needs two or more. Raise --batch-size.")
         if o["kernel"] < 1 or o["kernel"] % 2 == 0 or not 0 < o["sigma_low"] <= o["sigma_high"]:
             raise UsageError("g2l: a blur needs an odd kernel and 0 < sigma_low <= sigma_high. Correct these options.")
+        if o["kernel"] // 2 >= o["crop"]:
+            raise UsageError(
+                f"g2l: a blur of {o['kernel']} pixels does not fit a crop of {o['crop']}. Lower the kernel."
+            )
 
     def student(self, teacher: eosin.FeatureExtractor, student: eosin.FeatureExtractor) -> torch.nn.Module:
         from .projector import Projected, look

@@ -28,8 +28,6 @@ def labels_of(emb: Any) -> np.ndarray:
 
 def at_least_one(o: dict[str, Any], *names: str) -> None:
     """UsageError for an option that counts something and is below 1."""
-    if o["seed"] < 0:
-        raise UsageError(f"seed={o['seed']}: a seed is 0 or more. Give another.")
     for which in names:
         if o[which] < 1:
             raise UsageError(f"{which}={o[which]}: nothing would be scored. Give at least 1.")

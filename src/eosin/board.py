@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def _print(
         listed = [{k: r[k] for k in long.LONG} for r in rows]
         if desk.console.as_json:
             return desk.console.fact({"rows": listed})
-        lines = ([r[k] for k in long.LONG] for r in rows)
+        lines = ([*(r[k] for k in long.LONG[:-1]), _options(r["options"])] for r in rows)
         return _out(tables.csv_text(long.LONG, lines) if how == "csv" else _json(listed), o["out"])
     if how in ("csv", "json"):
         columns, values = tables.numbers(found := table())
@@ -103,6 +104,11 @@ def _show(desk: Desk, table: tables.Table, how: str, out: str | None) -> None:
     else:
         render = {"latex": tables.latex, "html": tables.html}.get(how, tables.markdown)
         _out(render(table), out)
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    """What a protocol was asked with, as `--option` takes it, so that rows of one protocol can be told apart."""
+    return " ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in sorted(options.items()))
 
 
 def _json(value: Any) -> str:

@@ -91,9 +91,11 @@ def vector(readouts: Readouts, wanted: str = "cls") -> torch.Tensor:
     """(n, d): the readout that is wanted, or `pooled` of a model that has no class token.
 
     Raises:
-        NotApplicable: neither is there.
+        NotApplicable: neither is there, or it is a map.
     """
     for name in (wanted, "pooled"):
+        if name in readouts and readouts[name].ndim > 2:
+            raise NotApplicable(f"{name} is a map of vectors, not one vector a tile. Choose cls, mean or pooled.")
         if name in readouts:
             return readouts[name]
     raise NotApplicable(
