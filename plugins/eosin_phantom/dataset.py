@@ -66,7 +66,8 @@ class Phantom(eosin.Manifest):
 
         build = {
             "tils": twins.tils, "tp53": twins.tp53, "idc": twins.idc, "bracs": twins.bracs, "breakhis": twins.breakhis,
-            "gleason2019": twins_prostate.gleason2019, "aggc": twins_prostate.aggc, "chimera": twins_prostate.chimera,
+            "gleason2019": twins_prostate.gleason2019, "gleason-arvaniti": twins_prostate.arvaniti,
+            "aggc": twins_prostate.aggc, "chimera": twins_prostate.chimera,
             "bach": twins_eva.bach, "crc": twins_eva.crc, "mhist": twins_eva.mhist, "pcam": twins_eva.pcam,
             "consep": twins_eva.consep, "monusac": twins_eva.monusac, **twins_eva_slides.TWINS,
             "tiger": twins_robustness.tiger, "plism": twins_robustness.plism,

@@ -13,22 +13,23 @@ from .slide import write_tiff
 from .twins import PATIENTS, slide, tile
 
 CELL = 256  # px: one tile of the paper's
+PATCH = 750  # px: one patch of Arvaniti's
 GRADES = {0: ("gland",), 1: ("tumour", "gland"), 2: ("tumour",), 3: ("necrosis", "tumour")}
 """Benign and Gleason 3, 4, 5, as tissues."""
 
 
-def mosaic(seed: int, key: str, cells: Sequence[Sequence[Sequence[str]]], centre: int) -> np.ndarray:
-    """A picture of cells of 256 px, each of its own tissues, all of one patient."""
+def mosaic(seed: int, key: str, cells: Sequence[Sequence[Sequence[str]]], centre: int, side: int = CELL) -> np.ndarray:
+    """A picture of cells of `side` px, each of its own tissues, all of one patient."""
     rows = [
-        np.concatenate([tile(seed, f"{key} {y} {x}", t, (CELL, CELL), key, centre) for x, t in enumerate(row)], axis=1)
+        np.concatenate([tile(seed, f"{key} {y} {x}", t, (side, side), key, centre) for x, t in enumerate(row)], axis=1)
         for y, row in enumerate(cells)
     ]
     return np.concatenate(rows)
 
 
-def spread(cells: np.ndarray) -> np.ndarray:
+def spread(cells: np.ndarray, side: int = CELL) -> np.ndarray:
     """A value a cell as a value a pixel."""
-    return np.kron(cells, np.ones((CELL, CELL), np.uint8)).astype(np.uint8)
+    return np.kron(cells, np.ones((side, side), np.uint8)).astype(np.uint8)
 
 
 def gleason2019(root: Path, seed: int) -> None:
@@ -57,6 +58,38 @@ def gleason2019(root: Path, seed: int) -> None:
             folder = root / f"Maps{expert}_T"
             folder.mkdir(exist_ok=True)
             Image.fromarray(drawn).save(folder / f"{core}_classimg_nonconvex.png")
+
+
+BLOCKS = (
+    "ZT111_4_A",
+    "ZT199_1_A",
+    "ZT204_6_A",
+    "ZT76_39_A",
+    "ZT80_38_A",
+    "ZT80_38_B",
+)  # train, train, train, val, test, test
+
+
+def arvaniti(root: Path, seed: int) -> None:
+    """Arvaniti's cores: 15 of four patches of 750 px, one a grade (the brightest are dropped, as in the original); in the test
+    part the second pathologist calls 3 a 4."""
+    from PIL import Image
+
+    (root / "TMA_images").mkdir(parents=True)
+    for k in range(PATIENTS + 3):
+        block = BLOCKS[k % len(BLOCKS)]
+        core = f"{block}_{1 + k // len(BLOCKS)}_{1 + k % 5}"
+        grades = generator(seed, "cores", k).permutation(4).reshape(2, 2)
+        picture = mosaic(seed, core, [[GRADES[int(g)] for g in row] for row in grades], k, PATCH)
+        Image.fromarray(picture).save(root / "TMA_images" / f"{core}.jpg", quality=90)
+        seen = {"": ("Gleason_masks_train", grades)}
+        if block.startswith("ZT80"):
+            top = "Gleason_masks_test/Gleason_masks_test_pathologist"
+            seen = {"1": (f"{top}1", grades), "2": (f"{top}2", np.where(grades == 1, 2, grades))}
+        for who, (folder, drawn) in seen.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            mask = Image.fromarray(spread(drawn, PATCH)).convert("P")
+            mask.save(root / folder / f"mask{who}_{core}.png")
 
 
 AGGC = {
