@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -131,6 +132,16 @@ def test_archives_are_fetched_checked_unpacked_and_put_in_place(shop, tmp_path):
         quick(offered(shop, ("a.tar.gz", a, md5(a))), tmp_path)
 
 
+def test_one_packed_file_is_unpacked_and_a_table_is_taken_as_it_is(shop, tmp_path):
+    packed = gzip.compress(NOISE)
+    place = quick(offered(shop, ("x.h5.gz", packed, md5(packed)), ("meta.csv", b"wsi\n", "")), tmp_path)
+    assert {p.name: p.read_bytes() for p in place.iterdir()} == {"x.h5": NOISE, "meta.csv": b"wsi\n"}
+    for name, harm in (("cut.h5.gz", packed[:-9]), ("bit.h5.gz", packed[:-8] + b"\0" + packed[-7:])):
+        with pytest.raises(DataError, match=f"{name} cannot be unpacked .* fetch it again"):
+            quick(offered(shop, (name, harm, "")), tmp_path / name)
+        assert not (tmp_path / name / "open").exists()
+
+
 def test_a_broken_connection_goes_on_where_it_stopped(shop, tmp_path):
     body = tar(("x", NOISE))
     shop.breaks = [1_000_000, 1_000_000]
@@ -221,12 +232,12 @@ def test_what_cannot_be_fetched_says_where_to_go(name, tmp_path):
     assert not list(tmp_path.glob(name + "*"))
 
 
-@pytest.mark.parametrize("name", ["tils", "breakhis", "idc"])
+@pytest.mark.parametrize("name", ["tils", "breakhis", "idc", "bach", "crc", "pcam"])
 def test_what_is_open_has_an_address(name):
     from eosin.plugins import Catalogue
 
-    ((address, file, _),) = Catalogue().datasets.get(name, "").downloads()
-    assert address.startswith("http") and file in address
+    for address, file, _ in Catalogue().datasets.get(name, "").downloads():
+        assert address.startswith("http") and file in address
 
 
 def test_arvaniti_asks_its_dataverse_for_the_list(shop, tmp_path):

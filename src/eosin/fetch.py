@@ -7,6 +7,7 @@ at the end, complete. What needs a form or an account has no such method: its ca
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import os
@@ -17,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -154,7 +156,7 @@ def _verify(part: Path, checksum: str) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar or zip archive into a folder; a file that is neither is copied there.
+    """Unpack a tar or zip archive, or one file of gzip, into a folder; a file that is none of these is copied there.
 
     Raises:
         DataError: the archive is damaged, or a member would land outside of the folder.
@@ -167,11 +169,14 @@ def unpack(archive: Path, folder: Path) -> None:
                 raise DataError("This Python cannot unpack tar archives safely. Update it (3.11.4 or later).")
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
+        elif archive.suffix == ".gz":
+            with gzip.open(archive) as packed, open(folder / archive.stem, "wb") as file:
+                shutil.copyfileobj(packed, file, PIECE)
         else:
             shutil.copyfile(archive, folder / archive.name)
     except tarfile.FilterError as error:
         raise DataError(f"{archive} is not safe to unpack: {error}. Nothing was put in place.") from error
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
         raise DataError(f"{archive} cannot be unpacked ({error}). Remove it and fetch it again.") from error
 
 
