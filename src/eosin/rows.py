@@ -140,13 +140,19 @@ def join(X: np.ndarray, keep: np.ndarray, job: Job, table: Table, label: str = "
     rows = np.flatnonzero(keep)
     everything = len(rows) == len(table)
 
+    def as_it_is(values: np.ndarray) -> np.ndarray:
+        """Wide columns of millions of rows are shown, not copied; and what is shown is not written to."""
+        values = values.view() if everything else values[rows]
+        values.flags.writeable = False
+        return values
+
     def column(name: str) -> np.ndarray | None:
         values = table.known(name)
         return None if values is None else values[rows]
 
     return Embeddings(
         X=X if everything else X[rows],
-        id=table["id"][rows],
+        id=as_it_is(table["id"]),
         y=None if y is None else y[rows],
         split=column("split"),
         group=column("group"),
@@ -156,6 +162,6 @@ def join(X: np.ndarray, keep: np.ndarray, job: Job, table: Table, label: str = "
         target=None if table.target is None else table.target[rows],
         target_names=table.target_names,
         classes=classes,
-        table={n: v[rows] for n, v in table.columns.items()},
+        table={n: as_it_is(v) for n, v in table.columns.items()},
         dataset=job.index.dataset.name,
     )
