@@ -150,10 +150,15 @@ def _barred(table: Table, slide: np.ndarray, exclude: Collection[str]) -> tuple[
     """(rows,) whether a tile is of something excluded, and the lines that are of nothing here."""
     lines = {text.strip().lower(): text.strip() for text in exclude if text.strip()}
     wanted = tuple({*lines, *(line.removesuffix(PurePath(line).suffix) for line in lines if line.endswith(SUFFIXES))})
-    barred, met = np.zeros(len(table), bool), set()
     if not lines:
-        return barred, ()
-    parts = [np.char.lower(v.astype(str)) for v in (slide, table["source"], table["group"])]
+        return np.zeros(len(table), bool), ()
+    alike = np.zeros(len(table), np.int64)  # tiles of one slide, file and group are judged once
+    for column in (slide, table["source"], table["group"]):
+        names, code = np.unique(column, return_inverse=True)
+        alike = np.unique(alike * len(names) + code, return_inverse=True)[1]
+    _, first, which = np.unique(alike, return_index=True, return_inverse=True)
+    barred, met = np.zeros(len(first), bool), set()
+    parts = [np.char.lower(v[first]) for v in (slide, table["source"], table["group"])]
     for row, (of, source, group) in enumerate(zip(*(p.tolist() for p in parts), strict=True)):
         for name in {of, PurePath(of).name, PurePath(source).name}:
             if name.startswith(wanted):
@@ -163,7 +168,7 @@ def _barred(table: Table, slide: np.ndarray, exclude: Collection[str]) -> tuple[
             barred[row] = True
             met.add(group)
     stem = {line: line.removesuffix(PurePath(line).suffix) if line.endswith(SUFFIXES) else line for line in lines}
-    return barred, tuple(text for line, text in lines.items() if not {line, stem[line]} & met)
+    return barred[which], tuple(text for line, text in lines.items() if not {line, stem[line]} & met)
 
 
 class Order:
