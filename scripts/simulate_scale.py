@@ -103,7 +103,7 @@ def tables(rows: int, tiles: int, kept: Path) -> None:
     timed("  keeping it", lambda: write(kept, {}, made))
     timed("  a second look, every byte checked", lambda: read(kept))
     before = private_mb()
-    mapped = timed("  another worker of this machine", lambda: read(kept, check=False))[1]
+    mapped = timed("  another worker of this machine", lambda: read(kept))[1]
     used = [str(mapped[c][i]) for c in ("id", "source", "x") for i in range(block_size(rows))]
     print(f"  which holds {private_mb() - before:.1f} MB of its own for it, having read {len(used):,} cells")
     kept.unlink()

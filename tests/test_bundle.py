@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -131,6 +132,54 @@ def test_a_zip_that_fails_leaves_nothing(results, tmp_path):
     done = run("export", tmp_path / "b.zip", "--results", results)
     assert done.exit_code == 1 and "--no-predictions" in done.stderr
     assert not [p for p in tmp_path.iterdir() if "b.zip" in p.name]
+
+
+# --- places that cannot be written
+
+
+def denied(*args, **more):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def cannot(done, place: Path, step: str) -> None:
+    assert done.exit_code == 1, done.output
+    assert f"error: Cannot write {place}: " in done.stderr and step in done.stderr and "--debug" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["b", "b.zip"])
+def test_an_export_that_cannot_be_written(results, tmp_path, monkeypatch, name):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / name
+    cannot(run("export", place, "--results", results), place, "Name another folder or .zip")
+    monkeypatch.setattr(Path, "mkdir", denied)  # permissions do not stop root
+    cannot(run("export", tmp_path / "x" / name, "--results", results), tmp_path / "x" / name, "Permission denied.")
+
+
+def test_a_zip_for_which_the_disk_is_too_small_leaves_nothing(results, tmp_path, monkeypatch):
+    whole = zipfile.ZipFile.close
+
+    def full(self):
+        opened = self.fp is not None
+        whole(self)
+        if opened:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as held:
+        held.setattr(zipfile.ZipFile, "close", full)
+        cannot(run("export", tmp_path / "b.zip", "--results", results), tmp_path / "b.zip", "No space left on device.")
+    assert not [p for p in tmp_path.iterdir() if "b.zip" in p.name]
+
+
+def test_predictions_that_cannot_be_read_are_not_the_bundles_fault(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    done = run("export", tmp_path / "b", "--results", results)
+    assert done.exit_code == 1 and "Cannot read" in done.stderr and "--no-predictions" in done.stderr
+
+
+def test_an_import_into_a_place_that_cannot_be_written(bundle, tmp_path):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "results"
+    cannot(run("import", bundle, "--results", place), place, "--results")
 
 
 # --- what does not come in

@@ -251,11 +251,15 @@ def test_a_students_slides_against_the_patients(tmp_path):
     )
     card = ModelCard("g2l-x", weights=str(tmp_path / "model.safetensors"), distilled={"data": {"slides": 2}})
     table = {"group": np.array(["TCGA-A1-A0SB", "p9"]), "slide": np.array(["q", "s2"]), "id": np.array(["1", "2"])}
-    assert leakage.taught_and_tested(leakage.distilled_on(card), table) == ["TCGA-A1-A0SB", "s2"]
+    assert leakage.taught_and_tested(leakage.distilled_on(card), table) == ["TCGA-A1-A0SB", "p9"]
     (said,) = leakage.of_student(card, table, "tp53")
-    assert said.startswith("LEAK: g2l-x was distilled on slides of 2 of tp53's patients (TCGA-A1-A0SB, s2)")
+    assert said.startswith("LEAK: g2l-x was distilled on slides of 2 of tp53's patients (TCGA-A1-A0SB, p9)")
     (said,) = leakage.of_student(card, {"group": np.array(["p9"])}, "tp53")
-    assert said.startswith("None of tp53's patients is among the 2 slides")
+    assert said == "None of tp53's patients is among those that g2l-x was distilled on."
+    (tmp_path / "tiles.csv").write_text("id,slide,group,use\nq1,,p9,train\nq2,,p9,train\nq3,,,train\n")
+    assert leakage.distilled_on(card) == ["p9", "q3"]
+    table = {"group": np.array(["p9", "p9", ""]), "slide": np.array(["", "", ""]), "id": np.array(["q1", "q2", "q3"])}
+    assert leakage.taught_and_tested(["p9", "q3"], table) == ["p9"], "patients, not their tiles"
     assert leakage.of_student(ModelCard("plain"), table, "tp53") == []
 
 

@@ -121,3 +121,13 @@ def test_given_folds_are_checked():
 def test_one_group_a_row():
     with pytest.raises(DataError, match="group has shape"):
         folds.grouped([0, 1, 0, 1], ["a", "b"], 2)
+
+
+def test_groups_on_both_sides_are_named():
+    split = np.array(["train", "val", "test", "test", "train", "test"])
+    group = np.array(["a", "b", "b", "c", "", ""])
+    assert folds.straddling(group, split).startswith(
+        "1 groups (patients) have rows both in train or val and in test, such as b"
+    )
+    assert folds.straddling(np.array(list("aabbcc")), np.repeat(["train", "val", "test"], 2)) == ""
+    assert folds.straddling(None, split) == folds.straddling(group, None) == ""

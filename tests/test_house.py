@@ -65,8 +65,10 @@ FLOORS = [
         "outputs",
         "forward",
         "index",
+        "sources",
         "pool",
         "embed",
+        "doors",
         "plugins",
         "precomputed",
         "distill",
@@ -79,6 +81,7 @@ FLOORS = [
     {
         "plan",
         "rows",
+        "takeout",
         "run",
         "cluster",
         "score",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import random
+import sys
 import time
 from pathlib import Path
 
@@ -175,6 +177,32 @@ def test_a_large_index_is_mapped_and_shared(look, root, monkeypatch):
     assert look().mapped and large.table["label"][0] == small.table["label"][0], "what is mapped stays what it was"
     with pytest.raises(DataError, match="tiny: the index .* is not the one .* Run it again"):
         pickle.loads(sent)  # noqa: S301
+
+
+def test_a_table_for_people_that_is_gone_is_made_again(look, root):
+    settle(root)
+    path = look().path
+    text = path.read_text()
+    path.unlink()
+    assert look().path.read_text() == text
+
+
+def test_a_loader_that_was_mended_makes_another_table(tmp_path, monkeypatch):
+    (tmp_path / "data" / "own").mkdir(parents=True)
+    (tmp_path / "data" / "own" / "x").write_bytes(b"pixels")
+    settle(tmp_path / "data" / "own")
+    found = []
+    for label in (0, 1):
+        (tmp_path / "own_loader.py").write_text(
+            "import eosin\n\nclass Own(eosin.Dataset):\n    def items(self, root):\n"
+            f"        return eosin.Table({{'id': ['a'], 'source': ['x'], 'label': [{label}]}}, ('p', 'q'))\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        sys.modules.pop("own_loader", None)
+        importlib.invalidate_caches()
+        own = importlib.import_module("own_loader").Own("own")
+        found.append(open_index(own, tmp_path / "data", tmp_path / "i").table["label"][0])
+    assert found == [0, 1]
 
 
 def test_odd_text_survives(root, look):

@@ -268,3 +268,12 @@ def test_a_trained_mobilenet_is_a_dozen_lines(shared):
     assert found["pooled"].shape == (108, 512)
     knn, logistic = five_fold(found["pooled"], y)
     assert 0.68 < knn < 0.88 and 0.73 < logistic < 0.93
+
+
+def test_a_tag_of_timm_names_weights_and_no_tag_is_random():
+    catalogue = Catalogue()
+    bare, tagged = (catalogue.model(f"timm:{n}").card for n in ("resnet10t", "resnet10t.c3_in1k"))
+    assert (bare.hub, bare.seen, bare.title) == ("", ("nothing",), "resnet10t, random weights")
+    assert (tagged.hub, tagged.seen) == ("timm/resnet10t.c3_in1k", ("unknown",))
+    with pytest.raises(UsageError, match=r"no weights 'nope' of resnet10t .*timm:resnet10t has random weights"):
+        catalogue.model("timm:resnet10t.nope")

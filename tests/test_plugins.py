@@ -16,6 +16,8 @@ from PIL import Image
 from eosin.cli import main
 from eosin.errors import CardError, NameTaken, UsageError
 from eosin.plugins import Catalogue
+from helpers import install as module
+from helpers import write_plugin
 
 THIRD = Path(__file__).parent / "third_party"
 
@@ -156,3 +158,91 @@ def test_a_users_row_of_a_kind_that_nobody_provides(tmp_path):
     registry.write_text("models: {odd: {kind: nowhere}}\n")
     with pytest.raises(CardError, match="kind 'nowhere'"):
         Catalogue([registry]).model("odd")
+
+
+MODEL = """
+import eosin
+class Mine(eosin.FeatureExtractor):
+    card = eosin.ModelCard("of-{name}", dim=3)
+{mark}
+def {hook}():
+    return [Mine()]
+"""
+
+
+def a_model(name: str, hook: str = "provide_models", mark: str = "@eosin.hookimpl") -> str:
+    return MODEL.format(name=name, hook=hook, mark=mark)
+
+
+def error_of(name: str) -> str:
+    return next(p.error for p in Catalogue().plugins if p.name == name)
+
+
+def test_a_module_called_like_one_of_ours_is_named_and_ours_stay(tmp_path, monkeypatch):
+    write_plugin(tmp_path, "eosin_models", a_model("eosin_models"))
+    on_path(monkeypatch, tmp_path)
+    catalogue = Catalogue()
+    assert {"random-vit-s", "color-stats"} <= catalogue.models.things.keys()
+    said = next(p.error for p in catalogue.plugins if p.name == "eosin_models")
+    assert "eosin-models takes the module name eosin_models, which is that of eosin's plugin models" in said
+    assert "Rename the module" in said and "\n" not in said
+
+
+def test_a_module_that_hides_ours_is_not_taken_for_ours(tmp_path, monkeypatch):
+    Catalogue()  # ours is loaded, so that it comes back after the test
+    module(monkeypatch, tmp_path, "eosin_models", a_model("thief"))
+    catalogue = Catalogue()
+    said = {p.name: p.error for p in catalogue.plugins if p.error}
+    assert said.keys() == {"models", "eosin_models"} and "of-thief" not in catalogue.models.things
+    assert f"{tmp_path / 'eosin_models.py'} hides eosin's own module eosin_models" in said["models"]
+    with pytest.raises(CardError, match="no installed plugin provides"):
+        catalogue.model("random-vit-s")
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ("eosin_b = eosin_a", "eosin-b takes the module name eosin_a, which is that of eosin-a's plugin eosin_a"),
+        ("eosin_a = eosin_b", "eosin-b takes the plugin name eosin_a, which is that of a plugin of eosin-a"),
+        ("x = eosin_b\ny = eosin_b", "eosin-b names eosin_b twice, as x and as y. Remove one entry point."),
+        ("models = eosin_b", "eosin-b takes the plugin name models, which is that of a plugin of eosin"),
+        ("eosin_b = eosin_b:again", "eosin-b takes the module name eosin_b, which is that of eosin-a's plugin eosin_a"),
+    ],
+)
+def test_an_entry_point_that_takes_anothers_name(entries, said, tmp_path, monkeypatch):
+    module(monkeypatch, tmp_path, "eosin_a", a_model("a"))
+    module(monkeypatch, tmp_path, "eosin_b", a_model("b") + "import eosin_a as again\n")
+    (tmp_path / "eosin_b-1.0.dist-info" / "entry_points.txt").write_text(f"[eosin]\n{entries}\n")
+    catalogue = Catalogue()
+    (error,) = {p.error for p in catalogue.plugins if p.error}
+    assert said in error and "Plugin" not in error
+    assert {"of-a", "color-stats"} <= catalogue.models.things.keys(), "who came first stays whole"
+
+
+@pytest.mark.parametrize(
+    ("hook", "mark", "said"),
+    [
+        ("provide_model", "@eosin.hookimpl", "provide_model is no hook. Did you mean provide_models?"),
+        ("serve", "@eosin.hookimpl", "serve is no hook. docs/hooks.md lists them."),
+        ("provide_model", "", "The module defines no hook. Did you mean provide_models?"),
+        ("serve", "", "The module defines no hook. docs/hooks.md lists them."),
+        ("provide_models", "", "provide_models lacks @eosin.hookimpl above it, so nobody calls it. Add that line."),
+        (
+            "provide_later",
+            "@eosin.hookimpl(optionalhook=True)",
+            "The module defines no hook. docs/hooks.md lists them.",
+        ),
+    ],
+)
+def test_a_misspelt_hook_is_named_with_the_nearest(hook, mark, said, tmp_path, monkeypatch):
+    module(monkeypatch, tmp_path, "eosin_odd", a_model("odd", hook, mark))
+    assert error_of("eosin_odd") == said
+    code, out = bench("plugins", "--json")
+    assert code == 0 and {r["plugin"]: r["error"] for r in out["plugins"] if r["error"]} == {"eosin_odd": said}
+
+
+def test_a_right_hook_beside_a_misspelt_one_is_still_asked(tmp_path, monkeypatch):
+    more = "@eosin.hookimpl\ndef provide_benchmark():\n    return []\n"
+    module(monkeypatch, tmp_path, "eosin_odd", a_model("odd") + more)
+    assert "of-odd" in Catalogue().models.things
+    assert error_of("eosin_odd") == "provide_benchmark is no hook. Did you mean provide_benchmarks?"

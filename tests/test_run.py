@@ -174,6 +174,22 @@ class Loud(eosin.FeatureExtractor):
         return torch.nn.Flatten()
 
 
+class Forgot(eosin.FeatureExtractor):
+    card = eosin.ModelCard("forgot", size=16)
+    def build(self):
+        pass
+
+
+class Bare(eosin.FeatureExtractor):
+    card = eosin.ModelCard("bare", size=16)
+
+
+class Dotted(eosin.FeatureExtractor):
+    card = eosin.ModelCard("dotted", size=16)
+    def build(self):
+        raise RuntimeError("There is no such layer.")
+
+
 class Bench(eosin.Benchmark):
     def __init__(self, name, needs=None, result=None):
         super().__init__(eosin.BenchmarkCard(name, dataset="tiny", metric="m"))
@@ -190,7 +206,7 @@ def slip():
 
 @eosin.hookimpl
 def provide_models():
-    return [Broken(), Away(), Loud()]
+    return [Broken(), Away(), Loud(), Forgot(), Bare(), Dotted()]
 
 
 @eosin.hookimpl
@@ -204,6 +220,9 @@ def provide_benchmarks():
         Bench("missing-data", lambda: {"": eosin.Need("gone")}),
         Bench("bad-metric", result=lambda e: {"other": 1.0}),
         Bench("gives-none", result=lambda e: None),
+        Bench("gives-float", result=lambda e: 0.5),
+        Bench("gives-word", result=lambda e: "high"),
+        Bench("gives-nothing", result=lambda e: {}),
         Bench("gives-text", result=lambda e: {"m": "high"}),
         Bench("gives-nan", result=lambda e: {"m": [0.5, float("nan")]}),
         Bench("nan-details", result=lambda e: eosin.Scores({"m": 1.0}, details={"per": [1.0, float("nan")], "deep": {"x": float("nan")}})),
@@ -225,6 +244,32 @@ def test_a_benchmark_that_fails_in_any_way_is_named_and_the_others_run(tiny, bad
     assert done.code == 1, done
     assert [f["benchmark"] for f in done.json["failed"]] == [name] and len(done.json["records"]) == 1
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gives-none", "score returned NoneType; return a mapping of metric to number (docs/write-a-benchmark.md)."),
+        ("gives-float", "score returned float; return a mapping of metric to number (docs/write-a-benchmark.md)."),
+        ("gives-word", "score returned str; return a mapping of metric to number (docs/write-a-benchmark.md)."),
+        ("gives-text", "score gave str for m; return a number, or one number a fold or seed (docs/write-a-benchmark.md)."),
+        ("gives-nothing", "score() gave nothing, and the card's metric is 'm'. Make them agree."),
+    ],
+)  # fmt: skip
+def test_a_score_that_is_no_mapping_of_numbers_says_what_is_wanted(tiny, bad, name, said):
+    assert run(benchmark=name).json["failed"][0]["error"] == f"{name}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("forgot", "build() returned NoneType; return a torch module (docs/write-a-model.md)."),
+        ("bare", "Bare must define build() or embed(batch); see docs/write-a-model.md."),
+        ("dotted", "build failed with RuntimeError: There is no such layer. Run with --debug for the traceback."),
+    ],
+)
+def test_a_model_that_cannot_be_built_says_why_in_a_sentence(tiny, bad, model, said):
+    assert run(model=model, benchmark="plain").json["failed"][0]["error"] == f"{model}: {said}"
 
 
 def test_nan_is_null_with_a_reason(tiny, bad):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -155,11 +156,79 @@ def test_one_of_several_addresses_is_asked_for_by_its_whole_name(filled, tmp_pat
 
 
 def test_without_an_index_there_are_rows_and_no_labels(filled, home, tmp_path):
-    import shutil
-
     shutil.rmtree(home / "indexes")
+    shutil.move(filled, tmp_path / "away")
     done = bench("store", "export", "tint/tiny", "--out", tmp_path / "e.npz", "--json")
     assert done.json["columns"] == ["id", "X"] and "bench data index tiny" in done.err
+
+
+def test_labels_are_those_of_today(filled, home, tmp_path):
+    """Labels that were corrected after embedding; then the data go, and which labels were meant is said or asked."""
+    (home / "registry.yaml").write_text("datasets: {tiny: {kind: manifest}}\n")
+    export = ("store", "export", "tint/tiny", "--out", tmp_path / "e.npz")
+    assert bench(*export).code == 0
+    before = read_arrays(tmp_path / "e.npz")["y"]
+    rows = read_table(filled)
+    write_table(filled, [row | {"label": {"a": "b", "b": "a"}[row["label"]]} for row in rows])
+    assert bench(*export).code == 0
+    assert (read_arrays(tmp_path / "e.npz")["y"] == 1 - before).all()
+    shutil.move(filled, tmp_path / "away")
+    done = bench(*export)
+    assert done.code == 0 and "compared with nothing on disk: Dataset tiny is missing" in done.err
+    shutil.copytree(tmp_path / "away", tmp_path / "other" / "tiny")
+    write_table(tmp_path / "other" / "tiny", rows)
+    assert bench("data", "index", "tiny", "--data", tmp_path / "other").code == 0
+    done = bench(*export)
+    assert done.code == 1 and "indexed with different labels" in done.err and "Name its --data" in done.err
+    assert bench(*export, "--data", tmp_path / "other").code == 0
+    assert (read_arrays(tmp_path / "e.npz")["y"] == before).all()
+
+
+def test_parts_that_were_swapped_are_not_exported(filled, tmp_path):
+    shutil.rmtree(filled)
+    make_tiles(filled, 600)
+    assert bench("embed", "-m", "tint", "-d", "tiny").code == 0
+    folder = max((Path(r["path"]) for r in listed()), key=lambda f: len(list(f.iterdir())))
+    one, two = folder / "part-000000.h5", folder / "part-000001.h5"
+    for a, b in ((one, folder / "x"), (two, one), (folder / "x", two)):
+        a.rename(b)
+    done = bench("store", "export", f"tint/{folder.name}", "--out", tmp_path / "e.npz")
+    assert done.code == 1 and "holds other tiles than" in done.err and not (tmp_path / "e.npz").exists()
+
+
+@pytest.mark.parametrize("facts", [{"rows": 10**15}, {"rows": -5}, {"about": "[]"}, {"about": '{"model": {"nmae": "x"}}'}])  # fmt: skip
+def test_a_part_that_claims_what_cannot_be(filled, tmp_path, facts):
+    """With its right digest: a store may come from anybody."""
+    import hashlib
+
+    import h5py
+
+    from eosin import store
+
+    path = Path(listed()[0]["path"]) / "part-000000.h5"
+    with h5py.File(path, "r+") as file:
+        file.attrs.update(facts)
+    path.write_bytes(store._head(hashlib.blake2b(path.read_bytes()[store.HEAD :], digest_size=16).hexdigest()) + path.read_bytes()[store.HEAD :])  # fmt: skip
+    assert bench("store", "ls").code == 0 and bench("store", "du").code == 0
+    done = bench("store", "export", "tint/tiny", "--out", tmp_path / "e.npz")
+    assert done.code in (1, 3) and ("no sound part" in done.err or "remove it" in done.err)
+
+
+def test_what_is_odd_in_an_address_stops_nobody(filled, home, tmp_path):
+    folder = Path(listed()[0]["path"])
+    for name in ("part-000000.claim", ".part-.tmp", ".part-x.tmp", ".clock.", ".clock.**"):
+        (folder / name).write_bytes(b"\xff\xfe")
+    (tmp_path / "victim").mkdir()
+    (folder / "part-000001.h5.damaged").symlink_to(tmp_path / "victim")
+    notes = home / "data" / "mine" / ".notes.0123456789ab.tmp"
+    notes.parent.mkdir(parents=True)
+    notes.touch()
+    for path in (notes, *folder.iterdir()):
+        os.utime(path, (1, 1), follow_symlinks=False)
+    assert bench("store", "ls").code == 0
+    done = bench("store", "gc", "--yes", "--json")
+    assert done.code == 0 and not list(folder.glob(".*")) and not list(folder.glob("*.damaged"))
+    assert (tmp_path / "victim").is_dir() and notes.exists(), "data folders are only read"
 
 
 def test_an_address_that_is_not_whole_is_not_exported(filled, tmp_path):

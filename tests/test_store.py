@@ -339,3 +339,27 @@ def test_reading_holds_no_row_twice(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert X.nbytes <= peak < 1.25 * X.nbytes
+
+
+def test_claims_that_nobody_wrote_stop_nobody_for_long(tmp_path):
+    """Bytes that are no text, patterns, ways out of the folder: void when old, and no more than a file goes."""
+    outside = tmp_path / "victim.tmp"
+    outside.touch()
+    folder = tmp_path / "m" / "d"
+    (folder / ".part-000002.d").mkdir(parents=True)
+    for block, content in enumerate((b"\xff\xfe", b"**", b"d/../../../victim")):
+        path = folder / f"part-{block:06d}.claim"
+        path.write_bytes(content)
+        os.utime(path, (1, 1))
+        claim = Claims(folder)
+        assert claim.take(block)
+        claim.release(block)
+    assert outside.exists()
+    (folder / "part-000003.claim").mkdir()
+    os.utime(folder / "part-000003.claim", (1, 1))
+    with pytest.raises(StoreError, match=r"part-000003.claim is in the way, and is no claim of ours .* Remove it"):
+        Claims(folder).take(3)
+    os.mkfifo(folder / "part-000004.claim")
+    assert not Claims(folder).take(4), "not before its time"
+    os.utime(folder / "part-000004.claim", (1, 1))
+    assert Claims(folder).take(4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from eosin.cli import main
-from eosin.errors import UsageError
+from eosin.doors import entries, modules
+from eosin.errors import StoreError, UsageError
 from eosin.template import write
 
 KINDS = ("model", "benchmark")
@@ -84,3 +86,39 @@ def test_the_default_folder_carries_the_name(tmp_path, monkeypatch):
     done = CliRunner().invoke(main, ["new", "benchmark", "x"])
     assert done.exit_code == 0 and (tmp_path / "eosin-x" / "eosin_x.py").is_file()
     assert "bench data where x" in done.stdout
+
+
+@pytest.mark.parametrize("module", sorted({e.module for e in entries() if e.dist and e.dist.name == "eosin"}))
+def test_a_name_whose_module_is_taken_is_refused(module, tmp_path):
+    name = module.removeprefix("eosin_").replace("_", "-")
+    with pytest.raises(UsageError, match=f"module {module}, which eosin has .*Choose another name"):
+        write("model", name, tmp_path / "new")
+    assert modules()[module] == "eosin" and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "whose"),
+    [
+        ("model", "color-stats", "a model"),
+        ("benchmark", "idc-knn", "a benchmark"),
+        ("benchmark", "idc", "a dataset"),
+        ("benchmark", "g2l-knn", "a protocol"),
+    ],
+)
+def test_a_name_that_something_has_is_refused(what, name, whose, tmp_path):
+    done = CliRunner().invoke(main, ["new", what, name, "--out", str(tmp_path / "new")])
+    assert done.exit_code == 2 and f"There is {whose} called '{name}' already" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_place_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(main, ["new", "model", "x", "--out", str(tmp_path / "file" / "x")])
+    assert done.exit_code == 1 and "Cannot write" in done.stderr and "--out" in done.stderr
+
+    def full(*args, **more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoreError, match="No space left on device. Name another --out"):
+        write("model", "x", tmp_path / "new")

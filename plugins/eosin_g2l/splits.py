@@ -17,7 +17,11 @@ SOURCES = {"grouped": ("group", "patient"), "site": ("centre", "site")}
 def labels_of(emb: Any) -> np.ndarray:
     """(n,) class numbers, or DataError: none, unknown ones, or one class only."""
     if emb.y is None:
-        raise DataError("G2L's protocols classify, and these embeddings have no labels. Give `y`, one label a row.")
+        given = "numbers to regress" if emb.target is not None else "no labels"
+        raise DataError(
+            f"G2L's protocols classify, and these embeddings have {given}. Give each row a label: column `label` of a table, "
+            "array `y` of a file of embeddings."
+        )
     y = np.asarray(emb.y)
     if (y < 0).any():
         raise DataError(f"{(y < 0).sum()} rows have no label. Label them, or leave them out.")

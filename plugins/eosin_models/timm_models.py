@@ -144,7 +144,10 @@ def _options(card) -> dict:
 
 
 def _with_timms_eyes(card):
-    """`timm:ARCH` without a card: size, crop, interpolation, mean and std as timm has them for the architecture."""
+    """`timm:ARCH` without a card: size, crop, interpolation, mean and std as timm has them for the architecture.
+
+    `timm:ARCH.TAG` names weights, which come from the hub; without a tag they are random.
+    """
     import timm
 
     name = card.arch
@@ -153,7 +156,10 @@ def _with_timms_eyes(card):
         raise UsageError(
             f"timm has no architecture {name!r}. {'Near: ' + ', '.join(near) + '. ' if near else ''}`timm.list_models()` names them all."
         )
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # a tag that timm does not have
+        config = None
     eyes = (
         {}
         if config is None
@@ -165,4 +171,13 @@ def _with_timms_eyes(card):
             "std": tuple(config.std),
         }
     )
-    return dataclasses.replace(card, options={}, **eyes)
+    tag = name.partition(".")[2]
+    if not tag:
+        return dataclasses.replace(card, options={}, seen=("nothing",), title=f"{name}, random weights", **eyes)
+    if config is None or config.tag != tag or not config.hf_hub_id:
+        raise UsageError(
+            f"timm knows no weights {tag!r} of {name.partition('.')[0]} on the hub. `timm.list_pretrained()` names them; "
+            f"timm:{name.partition('.')[0]} has random weights."
+        )
+    hub = config.hf_hub_id if config.hf_hub_id.rpartition("/")[2] else f"{config.hf_hub_id}{name}"
+    return dataclasses.replace(card, options={}, hub=hub, **eyes)

@@ -137,6 +137,8 @@ def npz_arrays(path: Path) -> dict[str, np.ndarray]:
                 version = np.lib.format.read_magic(handle)
                 head = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
                 shape, _, dtype = head[version](handle)
+            if dtype.hasobject:
+                raise ValueError(f"{member.filename} holds Python objects: save text as array.astype(str)")
             if math.prod(shape) * dtype.itemsize > member.file_size:
                 raise ValueError(f"{member.filename} has {member.file_size:,} bytes, too few for {shape} of {dtype}")
             name = member.filename.removesuffix(".npy")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .cards import BenchmarkCard, ProtocolCard
-from .errors import DataError, UsageError
+from .errors import DataError, PluginError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,9 +128,32 @@ class Scores:
     intervals: Mapping[str, tuple[float, float, str]] | None = None
 
     @classmethod
-    def of(cls, result: Scores | Mapping[str, Any]) -> Scores:
-        """A benchmark may return a plain mapping of floats or lists."""
+    def of(cls, result: Any, name: str) -> Scores:
+        """A benchmark may return a plain mapping of floats or lists; PluginError for anything else.
+
+        Args:
+            name: whose score it is.
+        """
+        metrics = result.metrics if isinstance(result, Scores) else result
+        if not hasattr(metrics, "keys"):  # a mapping, or what dict() takes for one: a pandas Series
+            raise PluginError(
+                f"{name}: score returned {type(metrics).__name__}; return a mapping of metric to number (docs/write-a-benchmark.md)."
+            )
+        for metric, value in dict(metrics).items():
+            _numbers(name, metric, value)
         return result if isinstance(result, Scores) else cls(metrics=dict(result))
+
+
+def _numbers(name: str, metric: Any, value: Any) -> None:
+    """PluginError unless a metric is a number, or a list of them."""
+    import numpy as np
+
+    try:
+        np.asarray(value, float)
+    except (TypeError, ValueError):
+        raise PluginError(
+            f"{name}: score gave {type(value).__name__} for {metric}; return a number, or one number a fold or seed (docs/write-a-benchmark.md)."
+        ) from None
 
 
 class Protocol:
@@ -140,9 +163,7 @@ class Protocol:
 
     def score(self, emb: Any, **options: Any) -> Scores | Mapping[str, Any]:
         """Scores of one Embeddings, or of the mapping that the benchmark's `needs` names. Options arrive complete."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must define score(emb, **options); see docs/write-a-benchmark.md."
-        )
+        raise PluginError(f"{type(self).__name__} must define score(emb, **options); see docs/write-a-benchmark.md.")
 
 
 class Benchmark:
@@ -189,7 +210,7 @@ def _mean_over_subsets(
             raise DataError(
                 f"{emb.dataset}: no row has {column} = {value}. The download is not whole: `bench data check {emb.dataset}` compares it."
             )
-        parts[str(value)] = Scores.of(protocol.score(emb[rows], **options))
+        parts[str(value)] = Scores.of(protocol.score(emb[rows], **options), protocol.card.name)
     found = {(v, m): np.atleast_1d(np.asarray(x, float)) for v, p in parts.items() for m, x in p.metrics.items()}
     metrics, notes = {}, [f"{column} {v}: {note}" for v, p in parts.items() for note in p.notes]
     for m in next(iter(parts.values())).metrics:

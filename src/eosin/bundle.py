@@ -16,7 +16,7 @@ from typing import Any
 
 from . import record
 from .errors import DataError, EosinError
-from .files import publish
+from .files import publish, writing
 from .gathered import unsound
 from .leaderboard import sound
 
@@ -53,14 +53,15 @@ def export(
 
     Raises:
         DataError: nothing to write, a target that is not empty, predictions that should be there and are not.
+        StoreError: the target cannot be written.
     """
-    zipped = target.suffix == ".zip"
-    if target.exists() and (zipped or not target.is_dir() or any(target.iterdir())):
-        raise DataError(f"{target} is there already. Name another, or remove it first.")
-    rows, lines = list[dict[str, Any]](), list(records)
+    rows, lines, zipped = list[dict[str, Any]](), list(records), target.suffix == ".zip"
+    with writing(target, "folder or .zip"):
+        if target.exists() and (zipped or not target.is_dir() or any(target.iterdir())):
+            raise DataError(f"{target} is there already. Name another, or remove it first.")
     if not lines:
         raise DataError("There is nothing to export: no record fits. `bench leaderboard` shows what there is.")
-    with (_Zip if zipped else _Folder)(target) as write:
+    with writing(target, "folder or .zip"), (_Zip if zipped else _Folder)(target) as write:
         for r in sorted(lines, key=lambda r: str(r["path"])):
             rows.append(_add(write, r, predictions))
         manifest = {
@@ -85,8 +86,15 @@ def _add(write: _Folder | _Zip, r: Mapping[str, Any], predictions: bool) -> dict
         if not beside.is_file():
             raise DataError(f"{beside} is not there, and its record names it. Run it again, or add --no-predictions.")
         there = record.predictions_path(place).as_posix()
-        row["predictions"] = {"path": there, **write.add(there, beside.read_bytes())}
+        row["predictions"] = {"path": there, **write.add(there, _read(beside))}
     return row | {"model": r["model"]["name"], "benchmark": r["benchmark"]["name"], "protocol": r["protocol"]["name"]}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # caught here, for it is not the bundle that fails
+        raise DataError(f"Cannot read {path}: {error.strerror}. Mend its rights, or add --no-predictions.") from error
 
 
 def _portable(r: Mapping[str, Any], predictions: bool) -> dict[str, Any]:
@@ -136,10 +144,12 @@ class _Zip:
         return self
 
     def __exit__(self, kind: Any, *error: Any) -> None:
-        self.book.close()
-        if kind is None:
-            os.replace(self.temporary, self.target)
-        self.temporary.unlink(missing_ok=True)
+        try:
+            self.book.close()  # writes the list of what is in it, so a full disk may show only now
+            if kind is None:
+                os.replace(self.temporary, self.target)
+        finally:
+            self.temporary.unlink(missing_ok=True)
 
     def add(self, place: str, content: bytes) -> dict[str, Any]:
         self.book.writestr(place, content)
@@ -159,6 +169,7 @@ def bring(source: Path, results: Path, catalogue: Any) -> Imported:
 
     Raises:
         DataError: no bundle, one of a later version, or one with names that lead elsewhere.
+        StoreError: the results cannot be written; what was copied before stays.
     """
     with _Source(source) as files:
         manifest = _manifest(files)
@@ -176,7 +187,8 @@ def bring(source: Path, results: Path, catalogue: Any) -> Imported:
             except (ValueError, EosinError) as error:
                 found.refused.append(f"{place}: {error}")
                 continue
-            _put(results / place, content, beside, wanted, found)
+            with writing(results, "folder with --results"):
+                _put(results / place, content, beside, wanted, found)
     return found
 
 
@@ -272,9 +284,9 @@ class _Source:
         self.book: zipfile.ZipFile | None = None
 
     def __enter__(self) -> _Source:
-        if self.source.is_dir():
-            return self
         try:
+            if self.source.is_dir():
+                return self
             self.book = zipfile.ZipFile(self.source)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.source} is neither a folder nor a sound zip ({error}). Fetch it again.") from error

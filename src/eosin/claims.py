@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import re
 import socket
+import stat
 import time
 from pathlib import Path
 
 from .errors import StoreError
 from .files import free_space
 
+PLAIN = re.compile(r"[A-Za-z0-9.~_-]+")  # what `me` writes: never a path
 STALE = 60.0  # seconds without a sign of life after which a claim is void
 
 
@@ -88,18 +89,22 @@ class Claims:
                 os.utime(path)
 
     def void(self, path: Path) -> bool:
-        """Whether the owner of a claim is gone."""
+        """Whether the owner of a claim is gone; one that cannot be read is judged by its age."""
         try:
-            owner, touched = path.read_text(), path.stat().st_mtime
-        except OSError:
+            touched = path.lstat().st_mtime
+            owner = _owner(path)
+        except FileNotFoundError:
             return True
+        except OSError:
+            return self._now() - touched > STALE
         if not owner:  # its writer was killed between making and filling it, or is just doing so
             return self._now() - touched > 2
         return self._dead(owner, touched) or self._now() - touched > STALE  # alive, and frozen
 
     def gone(self, owner: str) -> bool:
         """Whether the writer of a file that carries its owner's name is gone: here at once, elsewhere after STALE seconds."""
-        marks = [p.stat().st_mtime for p in self.folder.glob(f".*{glob.escape(owner)}*") if p.exists()]
+        own = [p for p in self.folder.iterdir() if p.name.startswith(".") and owner in p.name]
+        marks = [p.stat().st_mtime for p in own if p.exists()]
         return self._dead(owner, max(marks, default=0.0))
 
     def _dead(self, owner: str, touched: float) -> bool:
@@ -122,11 +127,23 @@ class Claims:
                 probe.unlink()
 
     def _clear(self, path: Path) -> None:
+        """Remove a void claim and what its owner had begun; StoreError where something stays in the way."""
+        owner = ""
         with contextlib.suppress(OSError):
-            owner = path.read_text()
-            path.unlink()
-            for left in self.folder.glob(f".{path.stem}.{owner}.tmp"):
-                left.unlink()
+            owner = _owner(path)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path} is in the way, and is no claim of ours ({error.strerror}). Remove it.") from error
+        if PLAIN.fullmatch(owner):
+            (self.folder / f".{path.stem}.{owner}.tmp").unlink(missing_ok=True)
+
+
+def _owner(path: Path) -> str:
+    """Who wrote a claim, whatever it holds; OSError where it cannot be read, or is no file."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path} is no file")
+    return path.read_text(errors="replace")
 
 
 def _host() -> str:

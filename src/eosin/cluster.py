@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import sys
 import time
 from collections import Counter, deque
@@ -84,7 +85,7 @@ class Cluster(Engine):
         if not before:
             return 0
         ray, (size, share) = self.ray(), self.actors()
-        sent, hand = ray.put((job.unbuilt(), self.one())), ray.remote(**share)(Hand)
+        sent, hand = ray.put(ray.cloudpickle.dumps((job.unbuilt(), self.one()))), ray.remote(**share)(Hand)
         actors = [hand.remote(sent) for _ in range(min(size, len(before)))]
         idle, busy, todo, left = deque(actors), {}, deque(before), before  # type: ignore[var-annotated]
         losses: Counter[int] = Counter()
@@ -132,14 +133,15 @@ class Cluster(Engine):
 class Hand:
     """An actor: one worker, which builds its model at its first task."""
 
-    def __init__(self, sent: tuple[Job, Engine]) -> None:
+    def __init__(self, sent: bytes) -> None:
         self.sent, self.life = sent, contextlib.ExitStack()
         self.worker: Worker | None = None
 
     def embed(self, blocks: list[int]) -> tuple[list[BrokenTile], set[int]]:
         """Publish those of the blocks that nobody else holds; tiles that cannot be read, blocks that stay unpublished."""
         if self.worker is None:
-            self.worker = self.life.enter_context(Worker(*self.sent))
+            job, engine = pickle.loads(self.sent)  # noqa: S301 - here, where what goes wrong can be told
+            self.worker = self.life.enter_context(Worker(job, engine))
             self.life.enter_context(heartbeat(self.worker.claims))
         try:
             done = list(self.worker.run(blocks))

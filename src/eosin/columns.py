@@ -48,11 +48,8 @@ def write(path: Path, words: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
         return handle.tell()
 
 
-def read(path: Path, check: bool = True) -> tuple[dict[str, Any], dict[str, np.ndarray], bool]:
+def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], bool]:
     """(words, arrays that cannot be written to, whether they are mapped).
-
-    Args:
-        check: compare the arrays with their checksum; whoever opens what this machine has just checked may leave it out.
 
     Raises:
         ValueError: it is no such file, or is damaged. OSError: it cannot be read.
@@ -74,7 +71,7 @@ def read(path: Path, check: bool = True) -> tuple[dict[str, Any], dict[str, np.n
             mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) if mapped else opening + text + handle.read()
         )
     data = memoryview(content)[START + length :]
-    if check and _crc(data) != head["crc"]:
+    if _crc(data) != head["crc"]:
         raise ValueError(f"{path} is damaged")
     return head["words"], {n: _array(data, *place) for n, place in head["arrays"].items()}, mapped
 

@@ -95,9 +95,10 @@ class Crew(Engine):
         waiting: dict[Connection, tuple[str, Any]] = {}
         processes = []
         try:
+            sent = pickle.dumps(job.unbuilt())
             for place in places:
                 here, there = SPAWN.Pipe(duplex=False)
-                work = (job.unbuilt(), self.alone(device=place, workers=threads), refused, there)
+                work = (sent, self.alone(device=place, workers=threads), refused, there)
                 processes.append(process := SPAWN.Process(target=_work, args=work, daemon=True))
                 process.start()
                 there.close()  # so that the end of the worker is the end of the pipe
@@ -142,17 +143,20 @@ def _answer(pipe: Connection, place: str, process: Any) -> Answer:
         )
 
 
-def _work(job: Job, engine: Engine, refused: Shared, answer: Connection) -> None:
+def _work(sent: bytes, engine: Engine, refused: Shared, answer: Connection) -> None:
     """A worker's life; it ends with the front, however that ends."""
     threading.Thread(target=_end_with_the_front, daemon=True).start()
+    name = "The job"
     try:
+        job: Job = pickle.loads(sent)  # noqa: S301 - by the front, just now
+        name = job.extractor.card.name
         answer.send(take_part(job, engine, refused=refused)[1])
     except KeyboardInterrupt:  # Ctrl-C goes to all; claims are given back, and the front speaks
         pass
     except EosinError as error:
         answer.send(error)
     except Exception as error:  # a stranger's model may raise anything
-        answer.send(ModelError(f"{job.extractor.card.name} on {engine.device}: {said(error)}"))
+        answer.send(ModelError(f"{name} on {engine.device}: {said(error)}"))
 
 
 def _end_with_the_front() -> None:

@@ -201,7 +201,7 @@ def _scores(runner: Stored, task: Task, specs: Sequence[dict[str, Any]], watch: 
                 asked = {n: read_as(need, readout) if len(needs) == 1 else need for n, need in needs.items()}
                 named = {n: runner.rows.embeddings(j, asked[n], benchmark.card.label) for n, j in task.jobs.items()}
                 held = (readout, beside(named) if set(named) == {""} else named)
-            found = Scores.of(benchmark.score(held[1], **options)).metrics[benchmark.card.metric]
+            found = Scores.of(benchmark.score(held[1], **options), benchmark.card.name).metrics[benchmark.card.metric]
             out[str(spec)] = float(np.mean(np.atleast_1d(np.asarray(found, float))))
         except MissingError:
             raise

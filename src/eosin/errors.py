@@ -59,7 +59,15 @@ def said(error: BaseException) -> str:
     """What people are told of an error: our own speak for themselves, a stranger's are named."""
     if isinstance(error, EosinError):
         return str(error)
-    return f"{type(error).__name__}: {error}. Run with --debug for the traceback."
+    if isinstance(error, PermissionError) and error.filename:
+        return f"{error.filename}: {error.strerror}. Change its permissions, or name another place."
+    return f"{stranger(error)}. Run with --debug for the traceback."
+
+
+def stranger(error: BaseException) -> str:
+    """A stranger's error by its class and its words, without a full stop, so that a sentence can go on behind it."""
+    text = str(error).strip().removesuffix(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def unknown(word: str, name: str, known, listing: str = "") -> UsageError:

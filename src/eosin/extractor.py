@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import cards
 from .cards import ModelCard
-from .errors import DataError, MissingError, NotApplicable, UsageError
+from .errors import DataError, MissingError, ModelError, NotApplicable, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,16 +37,26 @@ class FeatureExtractor:
 
     def build(self) -> torch.nn.Module:
         """The network on the CPU in evaluation mode, weights loaded."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must define build() or embed(batch); see docs/write-a-model.md."
+        raise ModelError(
+            f"{self.card.name}: {type(self).__name__} must define build() or embed(batch); see docs/write-a-model.md."
         )
 
     @property
     def module(self) -> Any:
         """What `build` made, built once, on `self.device`."""
         if getattr(self, "_module", None) is None:
-            self._module = self.build().eval().requires_grad_(False).to(getattr(self, "device", "cpu"))
+            self._module = self._built().eval().requires_grad_(False).to(getattr(self, "device", "cpu"))
         return self._module
+
+    def _built(self) -> torch.nn.Module:
+        import torch
+
+        made: Any = self.build()  # a stranger's, so it may be anything; a forgotten `return` gives None
+        if isinstance(made, torch.nn.Module):
+            return made
+        raise ModelError(
+            f"{self.card.name}: build() returned {type(made).__name__}; return a torch module (docs/write-a-model.md)."
+        )
 
     def embed(self, batch: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """(n, 3, size, size) normalised floats to (n, dim), or to {readout: (n, d), "grid": (n, d, h, w)}."""
@@ -67,7 +77,7 @@ class FeatureExtractor:
         if path is not None:
             facts["weights"] = memory.hash(path) if memory is not None else hash_file(path)
         if self.source_counts:
-            facts["source"] = [hash_file(p) for p in _sources(type(self))]
+            facts["source"] = [hash_file(p) for p in sources_of(type(self))]
         return cards.fingerprint(facts)
 
     def weight_file(self) -> Path | None:
@@ -83,7 +93,7 @@ class FeatureExtractor:
         return None
 
 
-def _sources(cls: type) -> list[Path]:
+def sources_of(cls: type) -> list[Path]:
     """The files that define a class and its bases, our own and the language's left out."""
     files = []
     for c in cls.__mro__:

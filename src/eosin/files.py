@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from .errors import StoreError
+
 WHOLE_FILE = 64 * 2**20  # larger files count by size, first and last megabyte
 END = 2**20
 LEFT = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")  # what `publish` writes before it renames
@@ -42,6 +44,24 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def writing(place: Path | str, instead: str) -> Iterator[None]:
+    """What is written in here fails in a sentence: no rights, no room, a file where a folder should be.
+
+    Args:
+        place: as the user named it. instead: what to name in its stead (`--out`).
+
+    Raises:
+        StoreError: for any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"Cannot write {place}: {error.strerror or error}. Name another {instead}, where you may write, with room."
+        ) from error
 
 
 def leftovers(folder: Path) -> list[Path]:

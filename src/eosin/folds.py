@@ -113,6 +113,25 @@ def given(fold: Any) -> np.ndarray:
     return fold
 
 
+def straddling(group: Any, split: Any) -> str:
+    """A sentence on groups with rows both in train or val and in test; "" where there is none.
+
+    Args:
+        group: (n,) names, "" where unknown, or None. split: (n,) parts, or None.
+    """
+    if group is None or split is None:
+        return ""
+    group, split = np.asarray(group).astype(str), np.asarray(split).astype(str)
+    both = np.intersect1d(group[split == "test"], group[np.isin(split, ("train", "val"))])
+    both = both[both != ""]
+    if not len(both):
+        return ""
+    return (
+        f"{len(both)} groups (patients) have rows both in train or val and in test, such as {both[0]}: "
+        "scores on this split are too good."
+    )
+
+
 def _table(y: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of each group by class (groups, classes), and the group number of each row."""
     place, code = codes(group, "group", len(y)), codes(y, "y", len(y))

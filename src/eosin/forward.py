@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import EosinError, ModelError
+from .errors import EosinError, ModelError, stranger
 from .extractor import FeatureExtractor, square
 from .outputs import Outputs
 
@@ -101,5 +101,5 @@ def guarded(extractor: FeatureExtractor, what: str, action: Callable[[], Any]) -
         raise
     except Exception as error:  # a stranger's model may raise anything
         raise ModelError(
-            f"{extractor.card.name}: {what} failed with {type(error).__name__}: {error}. Run with --debug for the traceback."
+            f"{extractor.card.name}: {what} failed with {stranger(error)}. Run with --debug for the traceback."
         ) from error

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from .card import fingerprint
-from .leaderboard import long_rows, place, real
+from .leaderboard import folds_of, long_rows, place, real
 
 
 @dataclass
@@ -181,7 +181,7 @@ def _column(r: Mapping[str, Any]) -> Column:
         benchmark=r["benchmark"]["name"],
         protocol=r["protocol"]["name"],
         metric=r["benchmark"]["metric"],
-        folds=_rule(options.get("folds")),
+        folds=_rule(folds_of(options)),
         against=str(r.get("against") or "").split("@")[0],
         fingerprint=str(r["benchmark"].get("fingerprint") or ""),
         better="lower" if r["benchmark"].get("better") == "lower" else "higher",

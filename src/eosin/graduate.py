@@ -62,7 +62,7 @@ def check_same_run(out: Path, facts: Mapping[str, Any]) -> None:
 
 
 def write_tiles(out: Path, table: Table, choice: Choice, broken: Collection[str] = ()) -> None:
-    """tiles.csv: id and slide of each tile that was chosen, and its use: train, held-out, or broken (it could not be read).
+    """tiles.csv: id, slide and group (patient) of each tile that was chosen, and its use: train, held-out, or broken (it could not be read).
 
     Raises:
         OSError: it cannot be written.
@@ -71,8 +71,8 @@ def write_tiles(out: Path, table: Table, choice: Choice, broken: Collection[str]
     use |= dict.fromkeys(choice.held_out.tolist(), "held-out")
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["id", "slide", "use"])
-    writer.writerows([table["id"][i], table["slide"][i], use[i]] for i in sorted(use))
+    writer.writerow(["id", "slide", "group", "use"])
+    writer.writerows([table["id"][i], table["slide"][i], table["group"][i], use[i]] for i in sorted(use))
     publish(out / TILES, text.getvalue().encode())
 
 

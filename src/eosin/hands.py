@@ -106,6 +106,6 @@ def engine(o: dict[str, Any], console: Any, shard: tuple[int, int] = (1, 1)) -> 
 
 def read_shard(text: str) -> tuple[int, int]:
     i, _, n = text.partition("/")
-    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise UsageError(f"--shard {text}: write i/n with i from 1 to n, as in --shard 3/16.")
     return int(i), int(n)

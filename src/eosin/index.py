@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from . import columns
+from . import columns, folds
+from . import sources as on_disk
 from .cards import fingerprint, plain
 from .dataset import Dataset
 from .errors import DataError, EosinError
+from .extractor import hash_file, sources_of
 from .files import content_of
 from .table import Table
 
@@ -87,16 +89,20 @@ def open_index(
         MissingError: the data are not there, and nothing makes them. DataError: they are wrong.
     """
     root = (root or _located(dataset, data)).absolute()
-    key = fingerprint([type(dataset).__name__, plain(dataset.card), str(root)])
+    code = [hash_file(p) for p in sources_of(type(dataset))]  # a loader that was mended makes another table
+    key = fingerprint([type(dataset).__name__, plain(dataset.card), str(root), code])
     folder = indexes / f"{dataset.name}@{key}"
     kept = _load(folder / KEPT)
     if kept is not None and _unchanged(root, kept):
-        return kept.index(dataset, root, folder)
+        found = kept.index(dataset, root, folder)
+        if not found.path.is_file():
+            _write_csv(found)
+        return found
     began = time.time_ns()
     items = _items(dataset, root)
     table = _tiles(dataset, root, items)
-    sources = _sources(table, items)
-    stats = _stats(root, sources, dataset.name)
+    sources = on_disk.all_of(table, items)
+    stats = on_disk.stats(root, sources, dataset.name)
     known = {} if kept is None else dict(zip(_keys(kept.sources, kept.stats), kept.hashes.tolist(), strict=True))
     keys = _keys(sources, stats)
     fresh = [i for i, k in enumerate(keys) if k not in known]
@@ -115,7 +121,7 @@ def open_index(
             if progress:
                 progress(done, len(fresh))
     # what changed while we read, or within the clock's tick before, may hold more than we saw: not to be trusted again
-    marks = _marks(sorted({*table.watched, *items.watched, *_folders(root, sources)}))
+    marks = on_disk.marks(sorted({*table.watched, *items.watched, *on_disk.folders(root, sources)}))
     marks = {path: mark if mark < began - TICK else UNSURE for path, mark in marks.items()}
     found = _index(dataset, root, folder, table, items, sources, hashes)
     large = _save(found, sources, stats, np.asarray(hashes, str), marks) >= columns.MAPPED
@@ -138,6 +144,8 @@ def _items(dataset: Dataset, root: Path) -> Table:
         raise DataError(
             f"{dataset.name}: a label of {table['label'].max()} and {len(table.classes)} classes. Give the table its classes."
         )
+    if said := folds.straddling(table.known("group"), table.known("split")):
+        table.warnings.append(said)
     return table
 
 
@@ -197,8 +205,8 @@ def kept(indexes: Path, name: str) -> Iterator[Index]:
 
 
 def _reopened(dataset: Dataset, root: Path, path: Path, rows: str) -> Index:
-    """A mapped index in another process; what the first has just checked is not checked again."""
-    found = _load(path.with_name(KEPT), check=False)
+    """A mapped index in another process."""
+    found = _load(path.with_name(KEPT))
     if found is None or found.rows != rows:
         raise DataError(
             f"{dataset.name}: the index in {path.parent} is not the one that this run began with. Run it again."
@@ -232,63 +240,15 @@ def _content(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions, or copy it again.") from error
 
 
-def _sources(table: Table, items: Table) -> np.ndarray:
-    """Every file that a tile, an item without tiles or a mask lies in, sorted."""
-    found = [np.unique(table["source"])]
-    if table is not items:
-        bare = items["source"][~np.isin(items["id"], np.unique(table["item"]))]
-        found.append(bare[bare != ""])
-    found += [t["mask"][t["mask"] != ""] for t in (table, items) if "mask" in t]  # labels too, pixel by pixel
-    return np.unique(np.concatenate(found))
-
-
 def _keys(sources: np.ndarray, stats: np.ndarray) -> list[tuple[str, int, int]]:
     return list(zip(sources.tolist(), *stats.T.tolist(), strict=True))
 
 
-def _stats(root: Path, sources: np.ndarray, name: str) -> np.ndarray:
-    """(n, 2): size and time of change of each source; DataError names those that are absent."""
-    absent, out = [], np.empty((len(sources), 2), np.int64)
-    base = str(root)
-    for i, source in enumerate(sources.tolist()):
-        try:
-            stat = os.stat(f"{base}/{source}" if source else base)
-            out[i] = stat.st_size, stat.st_mtime_ns
-        except (OSError, ValueError):  # a name with a zero byte is a ValueError
-            absent.append(source)
-    if absent:
-        raise DataError(
-            f"{name}: {len(absent)} of {len(sources)} files that the table names are not below {root}, such as {absent[0]}. Copy them there, or take their rows out."
-        )
-    return out
-
-
-def _folders(root: Path, sources: np.ndarray) -> set[str]:
-    """Every folder between the root and a source: a file that comes or goes changes one of them."""
-    found = {str(root)} if root.is_dir() else set()
-    for parent in {s.rpartition("/")[0] for s in sources.tolist()}:
-        while parent:
-            found.add(str(root / parent))
-            parent = parent.rpartition("/")[0]
-    return found
-
-
-def _marks(paths: Iterable[str]) -> dict[str, int]:
-    """When each file or folder was changed, in nanoseconds; -1 when it is gone."""
-
-    def mark(path: str) -> int:
-        with contextlib.suppress(OSError):
-            return os.stat(path).st_mtime_ns
-        return -1
-
-    return {p: mark(p) for p in paths}
-
-
 def _unchanged(root: Path, kept: Kept) -> bool:
-    if _marks(kept.marks) != kept.marks:
+    if on_disk.marks(kept.marks) != kept.marks:
         return False
     try:
-        return np.array_equal(_stats(root, kept.sources, ""), kept.stats)
+        return np.array_equal(on_disk.stats(root, kept.sources, ""), kept.stats)
     except DataError:
         return False
 
@@ -315,14 +275,19 @@ def _save(found: Index, sources: np.ndarray, stats: np.ndarray, hashes: np.ndarr
     """table.csv (and tiles.csv) for people, index.columns for us; the bytes of this, 0 where there is no room for it."""
     words: dict[str, Any] = {"tiles": found.tiles, "rows": found.rows, "marks": marks}
     arrays = {"sources": sources, "stats": stats, "hashes": hashes}
-    found.items.write_csv(found.path)
+    _write_csv(found)
     _pack("items", found.items, words, arrays)
     if found.levels:
-        found.table.write_csv(found.path.with_name("tiles.csv"))
         _pack("tiles of items", found.table, words, arrays)
     with contextlib.suppress(OSError):  # an index that cannot be kept costs time at the next look
         return columns.write(found.path.with_name(KEPT), words, arrays)
     return 0
+
+
+def _write_csv(found: Index) -> None:
+    found.items.write_csv(found.path)
+    if found.levels:
+        found.table.write_csv(found.path.with_name("tiles.csv"))
 
 
 def _pack(name: str, table: Table, words: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -341,10 +306,10 @@ def _unpack(name: str, words: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
     return Table({n: arrays[f"{name}:{n}"] for n in order}, target=arrays.get(f"target:{name}"), **own)
 
 
-def _load(path: Path, check: bool = True) -> Kept | None:
+def _load(path: Path) -> Kept | None:
     """What `_save` wrote; None when it is absent or damaged."""
     try:
-        words, arrays, mapped = columns.read(path, check)
+        words, arrays, mapped = columns.read(path)
         items = _unpack("items", words, arrays)
         table = _unpack("tiles of items", words, arrays) if "tiles of items" in words else items
         own = {n: arrays[n] for n in ("sources", "stats", "hashes")}

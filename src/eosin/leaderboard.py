@@ -115,7 +115,7 @@ def long_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "model": model["name"],
             "benchmark": benchmark["name"],
             "protocol": protocol["name"],
-            "folds": options.get("folds", ""),
+            "folds": folds_of(options),
             "n": real(dataset.get("rows")),
             "source": "measured",
             "against": (r.get("against") or "").split("@")[0],
@@ -136,6 +136,11 @@ def long_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             primary = metric == benchmark.get("metric")
             rows.append({**same, "metric": metric, **scores, "majority": majority.get(metric), "primary": primary})
     return rows
+
+
+def folds_of(options: dict[str, Any]) -> Any:
+    """Who was tested when, in a word: `given` with the data, else the protocol's rule or number."""
+    return "given" if options.get("split") == "given" else options.get("folds", "")
 
 
 @dataclass
@@ -189,8 +194,14 @@ def place(rows: list[dict[str, Any]], names: Any = None) -> list[Column]:
                 next((r["majority"] for r in group if isinstance(r["majority"], (int, float))), None),
             )
         )
-    _tell_apart(found, {k: g[0] for k, g in columns.items()}, names)
+    _tell_apart(found, {k: {**g[0], "readout": _common(g)} for k, g in columns.items()}, names)
     return found
+
+
+def _common(group: list[dict[str, Any]]) -> str:
+    """The readout of all rows of a column, or that each model has its own."""
+    readouts = {r["readout"] for r in group}
+    return readouts.pop() if len(readouts) == 1 else "default"
 
 
 def _question(r: dict[str, Any]) -> tuple[str, ...]:

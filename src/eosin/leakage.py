@@ -74,7 +74,8 @@ def mark(model: Any, dataset: Any) -> list[str]:
 
 
 def distilled_on(card: Any) -> list[str] | None:
-    """The slides of tiles.csv beside a distilled model's weights; None where there is no such list here."""
+    """The slides and patients of tiles.csv beside a distilled model's weights, the tiles of those that name neither; None
+    where there is no such list here."""
     m = plain(card)
     path = Path(m.get("weights") or "").expanduser().parent / "tiles.csv"
     if not m.get("distilled") or not m.get("weights") or not path.is_file():
@@ -82,7 +83,9 @@ def distilled_on(card: Any) -> list[str] | None:
     from .table import read_csv
 
     columns = read_csv(path, required=("slide",))
-    return sorted({s or i for s, i in zip(columns["slide"], columns.get("id", columns["slide"]), strict=True)})
+    slides, n = columns["slide"], len(columns["slide"])
+    groups, ids = columns.get("group", [""] * n), columns.get("id", [""] * n)
+    return sorted({name for s, g, i in zip(slides, groups, ids, strict=True) for name in ({s, g} - {""} or {i})})
 
 
 def patient(name: str) -> str:
@@ -94,11 +97,12 @@ def patient(name: str) -> str:
 def taught_and_tested(slides: Iterable[str], table: Any) -> list[str]:
     """The patients of a dataset's table (group, slide, id) whose slides a model was distilled on, sorted."""
     taught = {patient(s) for s in slides} - {""}
-    tested: set[str] = set()
-    for column in ("group", "slide", "id"):
-        if column in table:
-            tested |= {patient(v) for v in np.unique(table[column]).tolist()}
-    return sorted(taught & tested)
+    known = {c: np.unique(table[c], return_inverse=True) for c in ("group", "slide", "id") if c in table}
+    met = np.zeros(len(next(iter(known.values()))[1]) if known else 0, bool)
+    for values, code in known.values():
+        met |= np.array([patient(v) in taught for v in values.tolist()])[code]
+    whose = next((v[code[met]] for v, code in known.values() if (v != "").any()), np.empty(0, str))
+    return sorted({patient(v) for v in np.unique(whose).tolist()} - {""})
 
 
 def of_student(card: Any, table: Any, dataset: str) -> list[str]:
@@ -108,7 +112,7 @@ def of_student(card: Any, table: Any, dataset: str) -> list[str]:
         return []
     common = taught_and_tested(slides, table)
     if not common:
-        return [f"None of {dataset}'s patients is among the {len(slides)} slides that {name} was distilled on."]
+        return [f"None of {dataset}'s patients is among those that {name} was distilled on."]
     some = ", ".join(common[:3]) + (" …" if len(common) > 3 else "")
     return [
         f"LEAK: {name} was distilled on slides of {len(common)} of {dataset}'s patients ({some}). Distil again with --exclude, or leave them out of the test."

@@ -12,7 +12,7 @@ import click
 
 from .cards import plain
 from .cli import Desk, common
-from .errors import MissingError, UsageError
+from .errors import MissingError, NameTaken, UsageError
 
 
 @click.group()
@@ -90,6 +90,7 @@ def facts_of(index: Any) -> dict[str, Any]:
         **({"tiles": len(index.table)} if index.levels else {}),
         "classes": list(table.classes),
         "counts": counts,
+        "groups": len(set(table["group"].tolist()) - {""}),
         "warnings": warnings,
         "table": str(index.path),
         "fingerprint": index.rows,
@@ -105,7 +106,8 @@ def index(name: str, path: str | None, **o: Any) -> None:
     desk = Desk(o)
     facts = facts_of(_index(desk, name, path))
     if not desk.console.as_json:
-        print("; ".join([f"{name}: {facts['items']} items", *([_listed(facts["counts"])] if facts["counts"] else [])]))
+        groups = [f"{facts['groups']} groups (patients)"] if facts["groups"] else []
+        print("; ".join([f"{name}: {facts['items']} items", *groups, *filter(None, [_listed(facts["counts"])])]))
         for warning in facts["warnings"]:
             print(f"warning: {warning['message']}")
         print(f"table: {facts['table']}")
@@ -180,7 +182,7 @@ def manifest(project: str, slides: int, exclude: tuple[str, ...], files: str | N
     api.gdc.cancer.gov unless --files gives it.
     """
     from . import gdc
-    from .files import publish
+    from .files import publish, writing
 
     desk, wanted = Desk(o), gdc.projects(project)
     left_out = set().union(*(gdc.patients(_named(desk, name), name) for name in exclude))
@@ -190,7 +192,8 @@ def manifest(project: str, slides: int, exclude: tuple[str, ...], files: str | N
     if not sieved:
         raise UsageError(f"None of {len(found)} files may be drawn ({lost or 'none is listed'}). Give another list.")
     drawn, out = gdc.draw(sieved, slides, o["seed"]), Path(o["out"] or f"{project.lower()}.txt")
-    publish(out, gdc.manifest(drawn).encode())
+    with writing(out, "--out"):
+        publish(out, gdc.manifest(drawn).encode())
     people, size = len({s.patient for s in drawn}), sum(s.size for s in drawn)
     text = (
         f"{out}: {len(drawn)} slides of {people} patients, {size / 1e9:.1f} GB, of {len(sieved)} that may be drawn.\n"
@@ -225,6 +228,8 @@ def _named(desk: Desk, name: str) -> list[str]:
 @common
 def phantom(name: str, out: str, seed: int, **o: Any) -> None:
     """Write miniatures of a suite's datasets (or of one dataset) in their official layouts, of made-up tissue."""
+    from .files import writing
+
     desk = Desk(o)
     suites, things = desk.catalogue.suites.things, desk.catalogue.datasets.things
     names = [name]
@@ -241,7 +246,8 @@ def phantom(name: str, out: str, seed: int, **o: Any) -> None:
     for done, (n, build) in enumerate(made.items(), 1):
         if build is not None:
             desk.console.watch(f"making {n}", done, len(made))
-            build(Path(out) / n, seed)
+            with writing(Path(out) / n, "--out"):
+                build(Path(out) / n, seed)
             written[n] = str(Path(out) / n)
     desk.console.finish()
     text = "\n".join(written.values()) + (f"\nno miniature of: {', '.join(absent)}" if absent else "")
@@ -260,6 +266,7 @@ def new(what: str, name: str, out: str | None, **o: Any) -> None:
     desk = Desk(o)
     from .template import write
 
+    _free(desk, what, name)
     folder = write(what, name, Path(out) if out else Path(f"eosin-{name}"))
     here = shlex.quote(str(folder))
     text = f"Wrote {folder}. Next:\n  pip install -e {shlex.quote(f'{folder}[test]')} && pytest {here}\n  bench {'show' if what == 'model' else 'data where'} {name}"
@@ -267,6 +274,17 @@ def new(what: str, name: str, out: str | None, **o: Any) -> None:
         {"path": str(folder), "files": sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())},
         text,
     )
+
+
+def _free(desk: Desk, what: str, name: str) -> None:
+    """NameTaken when the template would claim a name that something has: a benchmark brings a dataset and a protocol."""
+    catalogue = desk.catalogue
+    shelves = [catalogue.models] if what == "model" else [catalogue.benchmarks, catalogue.datasets, catalogue.protocols]
+    for shelf in shelves:
+        if name in shelf.things or name in shelf.problems or f"{name}@1" in shelf.things:
+            raise NameTaken(
+                f"There is a {shelf.word} called {name!r} already, and a name that two claim is refused. Choose another."
+            )
 
 
 COMMANDS = {"data": data, "new": new}

@@ -16,26 +16,13 @@ from . import hookspecs
 from .benchmark import Benchmark, Protocol
 from .cards import NAME_CHARS, Card, ModelCard, SuiteCard
 from .dataset import Dataset
+from .doors import HARNESS, Plugin, announced, entries, misspelt, refuse, strayed
 from .errors import CardError, EosinError, NameTaken, PluginError, UsageError, unknown
 from .extractor import FeatureExtractor
 from .recipe import DistillationRecipe
 from .registry import Registry, read_card, read_registry
 
-HARNESS = "eosin"
 PRECOMPUTED = "precomputed"
-
-
-@dataclass
-class Plugin:
-    """One entry point: where it comes from, what it provides, and why it failed if it did."""
-
-    name: str
-    module: str
-    distribution: str
-    version: str
-    error: str = ""
-    provides: dict[str, list[str]] = field(default_factory=dict)
-    object: Any = None
 
 
 @dataclass
@@ -78,7 +65,9 @@ class Catalogue:
     def __init__(self, registries: Iterable[Path] = ()) -> None:
         self.manager = pluggy.PluginManager("eosin")
         self.manager.add_hookspecs(hookspecs)
-        self.plugins = [self._load(e) for e in sorted(metadata.entry_points(group="eosin"), key=_ours_first)]
+        self.plugins: list[Plugin] = []
+        for entry in entries():
+            self.plugins.append(self._load(entry))
         self.files: list[tuple[str, Registry]] = [(HARNESS, read_registry(built_in_registry()))]
         for plugin in self._sound():
             paths = self._ask(plugin, "provide_cards") or []
@@ -88,15 +77,24 @@ class Catalogue:
         self.files += [(str(p), read_registry(p)) for p in registries]
 
     def _load(self, entry: metadata.EntryPoint) -> Plugin:
-        dist = entry.dist
-        plugin = Plugin(entry.name, entry.value, dist.name if dist else "", dist.version if dist else "")
+        plugin = announced(entry)
 
         def enter() -> None:
-            plugin.object = entry.load()
-            self.manager.register(plugin.object, name=entry.name)
+            refuse(plugin, self.plugins)
+            thing = entry.load()
+            refuse(plugin, self.plugins, thing)
+            strayed(plugin, thing)
+            self.manager.register(thing, name=entry.name)
+            plugin.object = thing  # not before: an object that two plugins hold would be asked for neither
+            plugin.error = misspelt(thing, self._marked(thing))
 
         self._guard(plugin, enter)
         return plugin
+
+    def _marked(self, thing: Any) -> list[str]:
+        """The hooks that a module means to define, also those that there are not; those it calls optional excepted."""
+        found = [(c.name, i) for c in self.manager.get_hookcallers(thing) or [] for i in c.get_hookimpls()]
+        return [name for name, impl in found if impl.plugin is thing and not impl.optionalhook]
 
     def _sound(self) -> list[Plugin]:
         return [p for p in self.plugins if p.object is not None]
@@ -316,7 +314,7 @@ class Catalogue:
             if plugin.name == plugin_name:
                 if plugin.error:
                     raise PluginError(
-                        f"Plugin {plugin_name} failed: {plugin.error}. Update or uninstall {plugin.distribution}."
+                        f"Plugin {plugin_name} failed: {plugin.error.removesuffix('.')}. Update or uninstall {plugin.distribution}."
                     )
                 return plugin
         raise unknown("plugin", plugin_name, [p.name for p in self.plugins], "bench plugins")
@@ -331,10 +329,6 @@ def precomputed(card: ModelCard) -> FeatureExtractor:
 def _same(a: Any, b: Any) -> bool:
     """Whether two datasets are one: the same class with equal cards."""
     return type(a) is type(b) and a.card == b.card
-
-
-def _ours_first(entry: metadata.EntryPoint) -> tuple[bool, str]:
-    return (entry.dist is None or entry.dist.name != HARNESS, entry.name)
 
 
 def built_in_registry() -> Path:

@@ -108,12 +108,17 @@ def _in_order(ids: np.ndarray, X: np.ndarray, wanted: np.ndarray, name: str) -> 
     if X.ndim != 2 or len(ids) != len(X):
         raise DataError(f"Embeddings for {name}: X has shape {X.shape} for {len(ids)} ids, not (n, d).")
     order = np.argsort(ids, kind="stable")
+    twice = ids[order][1:][ids[order][1:] == ids[order][:-1]]
+    if len(twice):
+        raise DataError(
+            f"Embeddings for {name} hold {len(twice)} ids more than once, such as {twice[0]}. Keep one row each."
+        )
     at = np.clip(np.searchsorted(ids, wanted, sorter=order), 0, len(ids) - 1)
     found = ids[order[at]] == wanted
     if not found.all():
         lost = wanted[~found]
         raise DataError(
-            f"Embeddings for {name} lack {len(lost)} of {len(wanted)} tiles, such as {lost[0]}. `bench data index {name} PATH` writes the ids that are expected."
+            f"Embeddings for {name} lack {len(lost)} of {len(wanted)} tiles, such as {lost[0]}; they have ids such as {ids[0]}. `bench data index {name} PATH` writes the ids that are expected."
         )
     return X[order[at]].astype(np.float32)
 
@@ -140,12 +145,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _csv_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Columns called 0, 1, … are X, `target_…` the targets, y and fold whole numbers where they can be; others are text.
-    Without such numbered columns, all but `id` are X."""
+    """Numbered columns (0, 1, … or f0, f1, …) are X, `target_…` the targets, y, label and fold whole numbers where they can
+    be; others are text."""
     raw = read_csv(path, required=("id",))
-    numbered = [n for n in raw if n.isdecimal()]
     out = {"id": np.array(raw.pop("id"))}
-    wide = {"X": numbered or list(raw), "target": [n for n in raw if numbered and n.startswith("target_")]}
+    wide = {"X": _vector(path, list(raw)), "target": [n for n in raw if n.startswith("target_")]}
     for key, names in wide.items():
         if names:
             columns = [numbers(path, n, raw.pop(n)) for n in names]
@@ -153,8 +157,29 @@ def _csv_arrays(path: Path) -> dict[str, np.ndarray]:
     return out | {n: _whole(path, n, v) for n, v in raw.items()}
 
 
+def _vector(path: Path, names: list[str]) -> list[str]:
+    """The columns that are a vector: those that are numbers, else those of one word and its numbers, from 0 or 1 on."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        stem = name.rstrip("0123456789")
+        if stem != name and not name.startswith("target_"):
+            found.setdefault(stem, []).append(name)
+    whole = {s: own for s, own in found.items() if sorted(int(n[len(s) :]) for n in own) in _counts(len(own))}
+    chosen = whole.get("") or (next(iter(whole.values())) if len(whole) == 1 else [])
+    if not chosen:
+        raise DataError(
+            f"{path}: {'no columns are' if not whole else 'both ' + ' and '.join(whole) + ' may be'} the vector. "
+            "Call its columns 0, 1, 2, … (or f0, f1, f2, …, and no others so), without a gap."
+        )
+    return chosen
+
+
+def _counts(n: int) -> tuple[list[int], list[int]]:
+    return list(range(n)), list(range(1, n + 1))
+
+
 def _whole(path: Path, name: str, values: list[str]) -> np.ndarray:
-    if name in ("y", "fold") and all(v.removeprefix("-").isdecimal() for v in values if v):
+    if name in ("y", "label", "fold") and all(v.removeprefix("-").isdecimal() for v in values if v):
         return numbers(path, name, values, whole=True)
     return np.array(values)
 

@@ -229,14 +229,10 @@ def _draw(drawn: list[Any], folder: Path) -> list[str]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    from .files import publish
+    from .files import publish, writing
 
-    try:
+    with writing(path, "folder"):
         publish(path, content)
-    except OSError as error:
-        raise DataError(
-            f"Cannot write {path}: {error.strerror}. Name a folder that you may write, with room."
-        ) from error
 
 
 def _model_index(desk: Desk, records: list[dict[str, Any]], models: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CardError, EosinError
+from .leaderboard import folds_of
 
 NUMBERS = (
     "paper", "table", "model", "benchmark", "protocol", "readout", "metric", "value", "spread", "spread_kind", "source",
@@ -209,7 +210,7 @@ class Names:
     def folds(self, benchmark: str, protocol: str) -> Any:
         card = self.card(benchmark)
         known = self.options(benchmark) if card is not None and card.protocol == protocol else None
-        return (known or {}).get("folds", "")
+        return folds_of(known or {})
 
     def primary(self, benchmark: str, metric: str) -> bool:
         """Whether a table of one number a benchmark shows this one: the card's metric; any of a benchmark without card."""

@@ -153,7 +153,8 @@ class Runner:
         emb = beside(named) if set(named) <= {"", "against"} else named
         start = time.perf_counter()
         passes_options = benchmark.protocol is not None and type(benchmark).score is Benchmark.score
-        scores = Scores.of(benchmark.score(emb, **task.options) if passes_options else benchmark.score(emb))
+        found = benchmark.score(emb, **task.options) if passes_options else benchmark.score(emb)
+        scores = Scores.of(found, benchmark.card.name)
         seconds = time.perf_counter() - start
         path = (
             self.places.results
@@ -184,7 +185,7 @@ class Runner:
         }
         if card.metric not in summaries:
             raise DataError(
-                f"{card.name}: score() gave {', '.join(summaries)}, and the card's metric is {card.metric!r}. Make them agree."
+                f"{card.name}: score() gave {', '.join(summaries) or 'nothing'}, and the card's metric is {card.metric!r}. Make them agree."
             )
         how = intervals(summaries, scores, emb)
         return {

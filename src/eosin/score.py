@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import record
+from . import folds, record
 from .benchmark import Embeddings, Protocol, Scores
 from .cards import IMAGENET_MEAN, IMAGENET_STD
 from .dataset import SPLITS
@@ -141,13 +141,16 @@ def _pixels(path: Path, arrays: Mapping[str, np.ndarray]) -> Pixels | None:
 
 def _labels(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
     """Labels as indices into classes (sorted values), or a matrix of targets."""
-    y = arrays.get("y")
+    y = arrays.get("y", arrays.get("label"))
     target = arrays.get("target")
     if y is not None and y.ndim == 2 and y.shape[1] > 1:
         return None, y.astype(np.float64), ()
     if y is None:
         return None, None if target is None else np.asarray(target, np.float64).reshape(len(target), -1), ()
     y = y.reshape(len(y))
+    unknown = np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), bool)
+    if unknown.any() and np.equal(np.mod(y[~unknown], 1), 0).all():
+        raise DataError(f"y is NaN in {unknown.sum()} of {len(y)} rows. Leave rows without a label out.")
     if y.dtype.kind == "f" and not np.equal(np.mod(y, 1), 0).all():
         return None, y.astype(np.float64)[:, None], ()
     values, index = np.unique(y.astype(np.int64) if y.dtype.kind == "f" else y, return_inverse=True)
@@ -168,7 +171,7 @@ def score(protocol: Protocol, emb: Embeddings, given: Mapping[str, Any]) -> dict
         own.setdefault("split", "given")
     options = card.complete(own)
     start = time.perf_counter()
-    scores = Scores.of(protocol.score(emb, **options))
+    scores = Scores.of(protocol.score(emb, **options), card.name)
     seconds = time.perf_counter() - start
     summaries = {
         m: record.summary(np.atleast_1d(np.asarray(v, float)).tolist(), card.ddof) for m, v in scores.metrics.items()
@@ -181,6 +184,6 @@ def score(protocol: Protocol, emb: Embeddings, given: Mapping[str, Any]) -> dict
         "seconds": round(seconds, 4),
         "rows": len(emb),
         "intervals": how,
-        "notes": list(scores.notes),
+        "notes": [*scores.notes, *filter(None, [folds.straddling(emb.group, emb.split)])],
         "details": record.details(scores.details),
     }

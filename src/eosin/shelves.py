@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from .cli import Desk, common
-from .errors import CardError, DataError, EosinError, MissingError, UsageError
+from .errors import CardError, EosinError, UsageError
 
 PRECISIONS = ("fp32", "fp16", "bf16")  # that `bench run --precision` may ask of any card,
 STORED = ("float32", "float16")  # and that --stored may
@@ -232,23 +231,37 @@ def gc(unaddressed: bool, yes: bool, models: tuple[str, ...], **o: Any) -> None:
         if reason:
             found |= {p: reason for p in sorted(folder.iterdir()) if PART.fullmatch(p.name)}
     for place in (desk.places.home, desk.places.results):
-        found |= dict.fromkeys(leftovers(place), "left by a killed run, or damaged")
+        kept = [p for p in leftovers(place) if desk.places.data not in p.parents]  # data folders are only read
+        found |= dict.fromkeys(kept, "left by a killed run, or damaged")
     size = sum(p.stat().st_size for p in found if p.is_file())
-    if yes:
-        for path in found:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for folder in addresses(desk):
-            with contextlib.suppress(OSError):  # only what is empty goes
-                folder.rmdir()
-                folder.parent.rmdir()
     if not desk.console.as_json:
         for path, reason in found.items():
-            print(f"{'removed' if yes else 'would remove'}: {path} ({reason})")
+            print(f"{'removing' if yes else 'would remove'}: {path} ({reason})", flush=True)
+    stuck = _removed(list(found)) if yes else []
+    if not desk.console.as_json:
         print(
-            f"{len(found)} file(s), {size / 1e6:.1f} MB." + ("" if yes or not found else " Add --yes to remove them.")
+            f"{len(found) - len(stuck)} file(s), {size / 1e6:.1f} MB."
+            + ("" if yes or not found else " Add --yes to remove them.")
         )
-    desk.console.fact({"files": [str(p) for p in found], "bytes": size, "removed": yes})
+    for text in stuck:
+        desk.console.warn(text)
+    desk.console.fact({"files": [str(p) for p in found], "bytes": size, "removed": yes, "stuck": stuck})
+    sys.exit(1 if stuck else 0)
+
+
+def _removed(paths: list[Path]) -> list[str]:
+    """Remove files, and the folders of addresses that are empty then; a sentence on each that stays."""
+    stuck = []
+    for path in paths:
+        try:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        except OSError as error:
+            stuck.append(f"{path} cannot be removed: {error.strerror}. Check its permissions.")
+    for folder in sorted({p.parent for p in paths if "@" in p.parent.name}):
+        with contextlib.suppress(OSError):  # only what is empty goes
+            folder.rmdir()
+            folder.parent.rmdir()
+    return stuck
 
 
 def held(folder: Path) -> bool:
@@ -270,10 +283,12 @@ def export(address: str, out: str, readout: str, **o: Any) -> None:
     Rows that could not be read, or have no label where others have one, are left out, as in a run.
     """
     desk = Desk(o)
+    from .plan import Planner
     from .precomputed import write_arrays
+    from .takeout import rows_of
 
     folder = _one(addresses(desk), address)
-    arrays, notes = rows_of(folder, desk.places.indexes, readout)
+    arrays, notes = rows_of(folder, Planner(desk.catalogue, desk.places), readout)
     write_arrays(Path(out), arrays)
     for note in notes:
         desk.console.warn(note)
@@ -301,48 +316,5 @@ def _one(folders: list[Path], asked: str) -> Path:
         )
     return found[0]
 
-
-def rows_of(folder: Path, indexes: Path, readout: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The rows of an address as arrays that `bench score` reads, and what a reader must know.
-
-    Raises:
-        MissingError: some of its tiles are not embedded. StoreError: damaged parts. DataError: no row is left.
-    """
-    from .cards import ModelCard
-    from .extractor import parts_of
-    from .index import kept
-    from .pool import spread
-    from .store import given_readouts, read_joined, stored
-
-    address = stored(folder)
-    if address is None or address.missing():
-        lost = f"{address.rows_of(address.missing())} of {address.rows} tiles lack" if address else "no sound part"
-        raise MissingError(f"{folder} is not complete: {lost}. First bench store verify, then bench embed.")
-    card = ModelCard(**address.about["model"])
-    ids, broken, X, _ = read_joined(address, parts_of(readout, card, given_readouts(address)))
-    name, _, tiles = folder.name.split("+")[0].rpartition("@")
-    index = next((i for i in kept(indexes, name) if i.tiles == tiles), None)
-    keep, notes = ~broken, []
-    if broken.any():
-        notes.append(f"{int(broken.sum())} tiles could not be read and are left out.")
-    if index is None:
-        notes.append(f"There is no index of these tiles: no labels. Make it and export again: bench data index {name}")
-        return {"id": ids[keep], "X": X[keep]}, notes
-    table = spread(index)
-    if table.known("label") is not None:
-        keep &= table["label"] >= 0
-    if not keep.any():
-        raise DataError(f"{folder}: no row is left: all are broken or without a label. Look at {index.path}.")
-    columns = {n: v for n in table.columns if n not in OWN and (v := table.known(n)) is not None}
-    arrays = {"id": ids[keep], "X": X[keep], **{n: v[keep] for n, v in columns.items()}}
-    if table.known("label") is not None:
-        arrays |= {"y": table["label"][keep], "classes": np.array(table.classes)}
-    if table.target is not None:
-        arrays["target"] = table.target[keep]
-    return arrays, notes
-
-
-# columns that score reads as something else, or that only mean something beside the images
-OWN = {"id", "label", "source", "mask", "image", "mean", "std", "classes", "X", "X2", "y", "target"}
 
 COMMANDS = {"store": store}

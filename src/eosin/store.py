@@ -29,6 +29,7 @@ from .files import free_memory, free_space, publish
 
 ENCODING, VERSION = "eosin-embeddings", "1"
 HEAD = 512
+MOST = 10**10  # rows of one address; what says more was not written here
 PART = re.compile(r"part-(\d{6})\.h5")
 
 
@@ -76,7 +77,7 @@ class Address:
                 found = {int(m[1]) for e in entries if (m := PART.fullmatch(e.name))}
         except (FileNotFoundError, NotADirectoryError):
             return set()
-        return found & set(self.blocks)
+        return {b for b in found if b in self.blocks}
 
     def missing(self) -> list[int]:
         here = self.present()
@@ -161,12 +162,14 @@ def _head(digest: str) -> bytes:
 
 
 def sound(path: Path) -> bool:
-    """Whether every byte of a part is what was written."""
+    """Whether every byte of a part is what was written; StoreError where that cannot be said."""
     try:
         with open(path, "rb") as handle:
             return handle.read(HEAD) == _head(_digest(path))
-    except OSError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return False
+    except OSError as error:  # no sign of damage: nothing is set aside for want of a right
+        raise StoreError(f"{path} cannot be read: {error.strerror}. Check its permissions, and the disk.") from error
 
 
 class Damaged(StoreError):
@@ -264,7 +267,9 @@ def stored(folder: Path) -> Address | None:
 
     for path in filter(sound, sorted(folder.glob("part-*.h5"))):
         with contextlib.suppress(OSError, KeyError, ValueError, TypeError), h5py.File(path, "r") as file:
-            return Address(folder, int(file.attrs["rows"]), json.loads(file.attrs["about"]))
+            rows, about = int(file.attrs["rows"]), json.loads(file.attrs["about"])
+            if 0 < rows <= MOST and isinstance(about, dict):
+                return Address(folder, rows, about)
     return None
 
 
@@ -280,10 +285,16 @@ def given_readouts(address: Address) -> tuple[str, ...]:
 
 
 def set_aside(paths: Iterable[Path]) -> None:
-    """Rename parts so that they no longer count and can still be looked at."""
+    """Rename parts so that they no longer count and can still be looked at; StoreError where that may not be."""
     for path in paths:
-        with contextlib.suppress(OSError):
+        try:
             os.replace(path, path.with_name(path.name + ".damaged"))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StoreError(
+                f"{path} is damaged and cannot be set aside: {error.strerror}. Make the store writable, or name another --store."
+            ) from error
 
 
 class Memory:

@@ -123,6 +123,12 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> dict[str, list[str]]:
             header = [h.strip() for h in next(rows, [])]
             missing = [c for c in required if c not in header]
             if missing:
+                apart = {";": "semicolons", "\t": "tabs", "|": "bars"}
+                found = next((word for sign, word in apart.items() if len(header) == 1 and sign in header[0]), None)
+                if found:
+                    raise DataError(
+                        f"{path}: its columns are separated by {found}. Save it as CSV with commas, and numbers with points."
+                    )
                 raise DataError(
                     f"{path}: the column {', '.join(missing)} is missing; there are {', '.join(header) or 'no columns'}. Add it to the first line and to every row."
                 )

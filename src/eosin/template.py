@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from .doors import modules
 from .errors import UsageError
+from .files import writing
 
 PYPROJECT = """\
 [build-system]
@@ -138,15 +140,20 @@ def write(what: str, name: str, folder: Path) -> Path:
         what: `model` or `benchmark`. name: of the thing; the distribution is eosin-<name>, the module eosin_<name>.
 
     Raises:
-        UsageError: a name that cannot be one, or a folder that holds files.
+        UsageError: a name that cannot be one, or a folder that holds files. StoreError: it cannot be written.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*([-._][a-z0-9]+)*", name):
         raise UsageError(
             f"{name!r} cannot name a plugin: lower-case letters and digits, joined by '-', '.' or '_', starting with a letter."
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not empty. Name another folder with --out.")
     module = "eosin_" + name.replace("-", "_").replace(".", "_")
+    if module in (taken := modules()):
+        raise UsageError(
+            f"{name!r} would be the module {module}, which {taken[module]} has already, and one would hide the other. Choose another name."
+        )
+    with writing(folder, "--out"):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and is not empty. Name another folder with --out.")
     words = name.replace("-", " ").replace("_", " ").replace(".", " ").split()
     facts = {
         "name": name,
@@ -157,8 +164,9 @@ def write(what: str, name: str, folder: Path) -> Path:
     }
     code, test = (MODEL, MODEL_TEST) if what == "model" else (BENCHMARK, BENCHMARK_TEST)
     files = {"pyproject.toml": PYPROJECT, "README.md": README, f"{module}.py": code, f"tests/test_{module}.py": test}
-    for path, text in files.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text.format(**facts), encoding="utf-8")
+    with writing(folder, "--out"):
+        for path, text in files.items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text.format(**facts), encoding="utf-8")
     return folder
