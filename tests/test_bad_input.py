@@ -345,3 +345,28 @@ def test_a_user_process_sees_no_traceback(world):
     done = bench_process("run", "-m", "color-stats", "-b", "tiny-knn", "--json")
     assert done.code == 1 and "Traceback" not in done.err and "t/0007.png" in done.err
     assert json.loads(done.out)["failed"][0]["benchmark"] == "tiny-knn"
+
+
+def test_columns_that_are_called_otherwise_are_named(world):
+    rows = (world / "tiles.csv").read_text().splitlines()
+    (world / "tiles.csv").write_text(
+        "\n".join(["path,Label,Patient,remark", *(r.split(",")[0] + ",a,p,x" for r in rows[1:])]) + "\n"
+    )
+    said = [w["message"] for w in bench("data", "index", "tiny", "--json").json["warnings"]]
+    assert said == [f"the column {a} is kept and read by nothing: if it is the {b}, call it {b}" for a, b in (("Label", "label"), ("Patient", "group"))]  # fmt: skip
+
+
+def test_a_patient_on_both_sides_is_named(world):
+    rows = [r.split(",")[0] for r in (world / "tiles.csv").read_text().splitlines()[1:]]
+    text = [f"{p},{'ab'[i % 2]},{'train' if i % 3 else 'test'},p{i // 4}" for i, p in enumerate(rows)]
+    (world / "tiles.csv").write_text("\n".join(["path,label,split,group", *text]) + "\n")
+    (said,) = [w["message"] for w in bench("data", "index", "tiny", "--json").json["warnings"]]
+    assert "groups (patients) have rows both in train or val and in test, such as p0" in said
+
+
+def test_a_readout_that_nobody_has_is_a_slip(world):
+    refuses(
+        2,
+        r"tint has no readout clss: it gives cls, mean",
+        args=("run", "-m", "tint", "-b", "tint-mean", "--readout", "clss"),
+    )

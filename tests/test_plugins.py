@@ -246,3 +246,9 @@ def test_a_right_hook_beside_a_misspelt_one_is_still_asked(tmp_path, monkeypatch
     module(monkeypatch, tmp_path, "eosin_odd", a_model("odd") + more)
     assert "of-odd" in Catalogue().models.things
     assert error_of("eosin_odd") == "provide_benchmark is no hook. Did you mean provide_benchmarks?"
+
+
+def test_a_model_of_timm_has_one_name_written_in_two_ways():
+    catalogue = Catalogue()
+    one, other = (catalogue.model(name).card for name in ("timm:test_vit", "timm-test_vit"))
+    assert one == other and one.name == "timm-test_vit"

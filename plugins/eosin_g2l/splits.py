@@ -57,7 +57,7 @@ def knn_folds(emb: Any, y: np.ndarray, o: dict[str, Any]) -> tuple[list[tuple[in
         return [(0, fold)], ["The data's own split was used: train and val predict test."]
     repeats = range(o["repeats"])
     if o["folds"] == "paper":
-        return [(r, folds.kfold(y, o["n_folds"], o["seed"] + r)) for r in repeats], []
+        return [(r, folds.kfold(y, o["n_folds"], o["seed"] + r)) for r in repeats], _mixed(emb)
     group, unit = groups_of(emb, o["folds"])
     possible = folds.most(y, group)
     n, notes = min(o["n_folds"], possible), []
@@ -72,6 +72,19 @@ def knn_folds(emb: Any, y: np.ndarray, o: dict[str, Any]) -> tuple[list[tuple[in
     return [(r, folds.grouped(y, group, n, o["seed"] + r)) for r in repeats], notes
 
 
+def _mixed(emb: Any) -> list[str]:
+    """What folds of rows mean where rows share a patient."""
+    if emb.group is None:
+        return []
+    sizes = np.unique(emb.group[emb.group != ""], return_counts=True)[1]
+    if not (sizes > 1).any():
+        return []
+    return [
+        f"Rows are drawn one by one, as in the paper: {(sizes > 1).sum()} groups (patients) have several, on both sides of a fold. "
+        "folds=grouped keeps them together."
+    ]
+
+
 def linear_parts(emb: Any, y: np.ndarray, o: dict[str, Any]) -> tuple[list[tuple[int, int, np.ndarray]], list[str]]:
     """(fold, seed, part of each row) for each run, and notes.
 
@@ -81,7 +94,9 @@ def linear_parts(emb: Any, y: np.ndarray, o: dict[str, Any]) -> tuple[list[tuple
     if o["split"] != "given":
         group = None if o["folds"] == "paper" else groups_of(emb, o["folds"])[0]
         seeds = range(o["seed"], o["seed"] + o["seeds"])
-        return [(0, s, folds.holdout(y, (0.6, 0.2, 0.2), s, group)) for s in seeds], []
+        return [(0, s, folds.holdout(y, (0.6, 0.2, 0.2), s, group)) for s in seeds], _mixed(
+            emb
+        ) if group is None else []
     group = None if o["folds"] == "paper" else groups_of(emb, o["folds"])[0]
     if emb.split is None and emb.fold is not None:
         fold = folds.given(emb.fold)

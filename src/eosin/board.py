@@ -11,7 +11,7 @@ import click
 
 from . import leaderboard as long
 from . import tables
-from .cli import Desk, common, folders_of, merged
+from .cli import Desk, as_recorded, common, folders_of, merged
 from .errors import StoreError, unknown
 
 FORMATS = ("table", "markdown", "csv", "latex", "html", "json")
@@ -20,7 +20,9 @@ FORMATS = ("table", "markdown", "csv", "latex", "html", "json")
 @click.command()
 @click.option("--suite", "-s", "suites", multiple=True, help="Only benchmarks of this suite.")
 @click.option("--benchmark", "-b", "benchmarks", multiple=True, help="Only this benchmark; may be given again.")
-@click.option("--model", "-m", "models", multiple=True, help="Only this model; may be given again.")
+@click.option(
+    "--model", "-m", "models", multiple=True, callback=as_recorded, help="Only this model; may be given again."
+)
 @click.option("--protocol", "-p", "protocols", multiple=True, help="Only this protocol, with or without its version.")
 @click.option("--folds", help="Only numbers from these folds: paper, grouped, …")
 @click.option(

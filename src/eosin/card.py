@@ -21,6 +21,14 @@ from .errors import CardError
 NAME_CHARS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
 
 
+def recorded(name: str) -> str:
+    """A model's name as its card and records have it: `timm:ARCH` is called timm-ARCH; any other stays."""
+    kind, colon, rest = name.partition(":")
+    if not colon or not kind.isidentifier() or len(kind) < 2:
+        return name
+    return f"{kind}-{''.join(c if c in NAME_CHARS else '_' for c in rest.strip('/'))}"
+
+
 def note(default: Any = "", **kw) -> Any:
     """A field that describes and never changes a number."""
     return _sorted_field("note", default, **kw)

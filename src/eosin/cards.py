@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .card import NAME_CHARS, Card, anchored, fingerprint, note, place, plain
+from .card import NAME_CHARS, Card, anchored, fingerprint, note, place, plain, recorded
 from .errors import UsageError
 
-__all__ = ["NAME_CHARS", "Card", "anchored", "fingerprint", "plain"]
+__all__ = ["NAME_CHARS", "Card", "anchored", "fingerprint", "plain", "recorded"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

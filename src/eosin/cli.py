@@ -146,6 +146,13 @@ def merged(command: click.Command) -> click.Command:
     return command
 
 
+def as_recorded(context: click.Context, option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of models as records have them, whichever way they are written."""
+    from .card import recorded
+
+    return tuple(map(recorded, names))
+
+
 def folders_of(results: tuple[str, ...]) -> list[Path]:
     """The folders that --results names, each of which must be there."""
     folders = [Path(f).expanduser().absolute() for f in results]

@@ -12,6 +12,14 @@ from .dataset import SPLITS, Dataset
 from .errors import DataError
 from .table import WHOLE, Table, numbers, read_csv
 
+READ = ("label", "split", "group", "slide", "centre", "fold", "mpp", "mask")
+NEAR = {
+    "labels": "label", "y": "label", "diagnosis": "label",
+    "patient": "group", "patient_id": "group", "patientid": "group", "case": "group", "case_id": "group",
+    "center": "centre", "site": "centre", "hospital": "centre", "set": "split", "partition": "split", "wsi": "slide",
+    "slide_id": "slide",
+}  # fmt: skip
+
 
 class Manifest(Dataset):
     """Tiles listed in a csv: `path,label[,split,group,slide,centre,fold,mpp,id,x,y,w,h]` and any columns of your own.
@@ -53,7 +61,7 @@ class Manifest(Dataset):
         if self.card.targets:
             target, target_names = self._targets(root, columns)
             watched.append(str(root / self.card.targets))
-        return Table(columns, classes, target, target_names, watched=tuple(watched))
+        return Table(columns, classes, target, target_names, _meant(columns), watched=tuple(watched))
 
     def _table(self, root: Path) -> Path:
         name = self.card.table or "tiles.csv"
@@ -83,6 +91,16 @@ class Manifest(Dataset):
             raise DataError(f"{path}: {len(absent)} tiles have no row, such as {absent[0]}. Add them.")
         order = [at[w] for w in wanted]
         return np.stack([numbers(path, n, v)[order] for n, v in raw.items()], axis=1), tuple(raw)
+
+
+def _meant(columns: dict[str, Any]) -> list[str]:
+    """A sentence on each column that looks like one that is read, and is called otherwise."""
+    found = [(name, NEAR.get(name.lower(), name.lower())) for name in columns if name not in READ]
+    return [
+        f"the column {name} is kept and read by nothing: if it is the {word}, call it {word}"
+        for name, word in found
+        if word in READ and word not in columns
+    ]
 
 
 def _ids(columns: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from .cards import fingerprint, plain
 from .dataset import Dataset
 from .embed import Job
 from .errors import EosinError, MissingError, NotApplicable, UsageError, said
-from .extractor import FeatureExtractor, dense
+from .extractor import FeatureExtractor, dense, parts_of
 from .index import Index, open_index
 from .places import Places
 from .plugins import Catalogue
@@ -181,6 +181,8 @@ class Planner:
                     model = task.against if need.against else task.model
                     if model is None:
                         raise NotApplicable("It compares two models: name the other with --against MODEL.")
+                    if readout is not None:
+                        parts_of(readout, model.card, model.card.readouts)
                     job = self.job(model, need if readout is None else read_as(need, readout))
                     task.jobs[name] = job = jobs.setdefault(job.address.folder, job)
                     if model.available() != "here" and job.address.missing() and (error := model.missing_weights()):
@@ -192,6 +194,8 @@ class Planner:
                 missing[str(error)] = None
             except Exception as error:  # a stranger's needs() or items() may raise anything
                 task.error = said(error)
+        if readout is not None and tasks and all(t.inapplicable for t in tasks):
+            raise UsageError(tasks[0].error)  # what was asked for by name is nowhere: a slip of the pen
         return Plan(tasks, list(jobs.values()), list(missing))
 
 

@@ -14,7 +14,7 @@ import pluggy
 
 from . import hookspecs
 from .benchmark import Benchmark, Protocol
-from .cards import NAME_CHARS, Card, ModelCard, SuiteCard
+from .cards import Card, ModelCard, SuiteCard, recorded
 from .dataset import Dataset
 from .doors import HARNESS, Plugin, announced, entries, misspelt, refuse, strayed
 from .errors import CardError, EosinError, NameTaken, PluginError, UsageError, unknown
@@ -235,10 +235,11 @@ class Catalogue:
             changes: card fields that the command line overrides (weights, precision).
         """
         changes = {k: v for k, v in changes.items() if v is not None}
-        kind, colon, rest = name.partition(":")
-        if colon and kind.isidentifier() and len(kind) > 1:
-            tail = "".join(c if c in NAME_CHARS else "_" for c in rest.strip("/"))
-            thing = self._from_card(ModelCard(f"{kind}-{tail}", kind=kind, arch=rest, options={"shorthand": True}))
+        if name.startswith("timm-") and name not in self.models.things:
+            name = name.replace("-", ":", 1)  # as records and tables call it
+        kind, _, rest = name.partition(":")
+        if recorded(name) != name:
+            thing = self._from_card(ModelCard(recorded(name), kind=kind, arch=rest, options={"shorthand": True}))
         elif name not in self.models.things and (
             name.endswith((".yaml", ".yml")) or "/" in name or Path(name, "card.yaml").is_file()
         ):

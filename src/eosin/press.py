@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .cli import Desk, common, folders_of, merged
+from .cli import Desk, as_recorded, common, folders_of, merged
 from .errors import DataError, UsageError, unknown
 
 SUITE = click.option(
@@ -19,7 +19,9 @@ SUITE = click.option(
 BENCHMARK = click.option(
     "--benchmark", "-b", "benchmarks", multiple=True, help="Only this benchmark; may be given again."
 )
-MODEL = click.option("--model", "-m", "models", multiple=True, help="Only this model; may be given again.")
+MODEL = click.option(
+    "--model", "-m", "models", multiple=True, callback=as_recorded, help="Only this model; may be given again."
+)
 
 
 @click.command()
