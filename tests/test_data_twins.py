@@ -16,7 +16,7 @@ from helpers import bench
 # items, tiles (None: an item is a tile), rows of each class (at least ten, for ten folds)
 TWINS = {
     "tils": (48, None), "idc": (48, None), "gleason2019": (48, None), "aggc": (60, None),
-    "gleason-arvaniti": (55, None), "tp53": (25, 50), "bracs": (84, 91), "breakhis": (384, 384), "chimera": (24, 48),
+    "gleason-arvaniti": (58, None), "tp53": (25, 50), "bracs": (84, 91), "breakhis": (384, 384), "chimera": (24, 48),
 }  # fmt: skip
 QUICK = ("tils", "idc", "gleason2019")
 CHEAP = ("--option", "n_C=3", "--option", "seeds=2", "--quiet")

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from eosin.claims import _started
 from helpers import bench, parts
 from test_crew import crew, started, wait_for, workers  # noqa: F401
 from test_embed import BLOCK, forget, long, reference, seen, strange, tint, tiny  # noqa: F401
@@ -92,7 +93,9 @@ def test_one_that_never_thaws_keeps_nobody_waiting_for_more_than_a_minute(home, 
     try:
         out, err = front.communicate(timeout=200)
     finally:
-        gone = not os.path.exists(f"/proc/{frozen}")
+        end = time.monotonic() + 20
+        while not (gone := not _started(frozen)) and time.monotonic() < end:
+            time.sleep(0.2)
         if not gone:
             os.kill(frozen, signal.SIGKILL)
     assert front.returncode == 0 and gone, err

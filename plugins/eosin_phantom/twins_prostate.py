@@ -80,8 +80,9 @@ def arvaniti(root: Path, seed: int) -> None:
         block = BLOCKS[k % len(BLOCKS)]
         core = f"{block}_{1 + k // len(BLOCKS)}_{1 + k % 5}"
         grades = generator(seed, "cores", k).permutation(4).reshape(2, 2)
-        picture = mosaic(seed, core, [[GRADES[int(g)] for g in row] for row in grades], k, PATCH)
-        Image.fromarray(picture).save(root / "TMA_images" / f"{core}.jpg", quality=90)
+        picture = mosaic(seed, core, [[GRADES[int(g)] for g in row] for row in grades], k, PATCH // 2)
+        scan = Image.fromarray(picture).resize((2 * PATCH, 2 * PATCH))  # 0.23 um a pixel, twice the phantom's own
+        scan.save(root / "TMA_images" / f"{core}.jpg", quality=90)
         seen = {"": ("Gleason_masks_train", grades)}
         if block.startswith("ZT80"):
             top = "Gleason_masks_test/Gleason_masks_test_pathologist"
