@@ -55,13 +55,17 @@ class Claims:
 
     def _made(self, path: Path) -> bool:
         """A claim of this process, unless there is one."""
+        made = False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(path, "x") as handle:
+                made = True
                 handle.write(me())
         except FileExistsError:
             return False
         except OSError as error:
+            if made:  # and not filled: the disk is full
+                path.unlink(missing_ok=True)
             raise StoreError(
                 f"Cannot write into {self.folder}: {error.strerror}. {free_space(self.folder)} Name another folder with --store."
             ) from error
@@ -72,7 +76,7 @@ class Claims:
         """Give a claim back, unless it was void meanwhile and is another's now."""
         self.mine.discard(path)
         with contextlib.suppress(OSError):
-            if path.read_text() == me():
+            if _owner(path) == me():
                 path.unlink()
 
     def release(self, block: int) -> None:
