@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eosin import coordinates, gdc, index, manifest, record, store
+from eosin import claims, coordinates, gdc, index, manifest, record, store
 from eosin.cards import BenchmarkCard, DatasetCard, ModelCard, RecipeCard, SuiteCard
 from eosin.dataset import Dataset
 from eosin.errors import CardError, EosinError
@@ -212,6 +212,7 @@ KINDS: dict[str, tuple[str, bytes | Callable[[Path], bytes], Callable[[Path], ob
     "table": ("tiles.csv", CSV, read_manifest),
     "record": ("r.json", json.dumps(RECORD, indent=1).encode(), read_record),
     "hashes": ("hashes.json", b'{"/a": [1, 2, "ff"]}', lambda p: store.Memory(p).hash(Path(__file__))),
+    "claim": ("part-000000.claim", b"elsewhere-4026531836~12~345", lambda p: claims.Claims(p.parent).take(0)),
     "index": (index.KEPT, kept_index, index._load),
     "part": ("part.h5", part_file, read_part),
     "embeddings npz": ("e.npz", written(arrays_npz), from_file),
