@@ -302,7 +302,7 @@ def run_table(paths: list[Path], floor: list[Path]) -> tuple[list[str], list[lis
     records = [*(record.read(p) for p in floor), *own]
     names = dict.fromkeys(["color-stats"] if any(r["model"]["name"] == "color-stats" for r in records) else [])
     names |= dict.fromkeys(r["model"]["name"] for r in own)
-    table: dict[tuple[str, str], dict[str, str]] = {}
+    table: dict[tuple[str, str], dict[str, str]] = {(r["benchmark"]["name"], r["benchmark"]["metric"]): {} for r in own}
     for r in records:
         metric = r["benchmark"]["metric"]
         row = table.setdefault((r["benchmark"]["name"], metric), {})
