@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +36,16 @@ def test_without_ray_the_error_names_the_extra(home, tint, tiny, monkeypatch):  
 def test_nothing_of_ray_is_loaded_unless_it_is_asked_for():
     code = "import sys, eosin.cluster, eosin.work; print('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_where_nobody_listens_it_says_so_at_once(home, tint, tiny, ray, scheme):  # noqa: F811
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    began = time.monotonic()
+    done = bench("embed", "-m", "tint", "-d", "tiny", *RAY, "--address", f"{scheme}127.0.0.1:{port}")
+    assert done.code == 1 and f"No Ray cluster at {scheme}127.0.0.1:{port}" in done.err and "`ray status`" in done.err
+    assert time.monotonic() - began < 60, "Ray would go on asking for minutes"
 
 
 @pytest.mark.slow

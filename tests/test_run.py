@@ -364,11 +364,22 @@ def test_verify_names_damaged_parts(large, home):
     part = sorted((home / "embeddings").rglob("part-*.h5"))[2]
     part.write_bytes(part.read_bytes()[:-1])
     done = bench("store", "verify", "--json")
-    assert done.code == 1 and done.json == {"parts": 3, "damaged": [str(part)]}
+    assert done.code == 1 and done.json == {"parts": 3, "damaged": [str(part)], "unread": []}
     assert bench("store", "verify").code == 0
     assert run().json["embedded"] == 600 - 512
     assert str(part) + ".damaged" in bench("store", "gc", "--yes", "--json").json["files"]
     assert not list((home / "embeddings").rglob("*.damaged"))
+
+
+def test_verify_goes_on_behind_a_part_that_it_may_not_read(large, home):
+    run()
+    first, _, last = sorted((home / "embeddings").rglob("part-*.h5"))
+    first.unlink()
+    first.symlink_to(first)  # no reader gets through, root neither
+    last.write_bytes(b"")
+    done = bench("store", "verify", "--json")
+    assert done.code == 1 and done.json["damaged"] == [str(last)]
+    assert str(first) in done.json["unread"][0] and done.json["unread"][0] in done.err and first.is_symlink()
 
 
 # ---- tiles that cannot be read

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import pickle
+import socket
 import sys
 import time
 from collections import Counter, deque
@@ -48,10 +49,12 @@ class Cluster(Engine):
             there = self.address or os.environ.get("RAY_ADDRESS")
             own: dict[str, Any] = {} if there else {"num_cpus": self.workers or None, "include_dashboard": False}
             try:
+                _knock(there or "")
                 ray.init(there or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
-            except (ConnectionError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
+                text = str(error).removesuffix(".")
                 raise ModelError(
-                    f"No Ray cluster at {there or 'this machine'}: {error}. `ray status` shows it."
+                    f"No Ray cluster at {there or 'this machine'}: {text}. `ray status` shows it."
                 ) from error
         return ray
 
@@ -188,6 +191,13 @@ def _score(places: Places, engine: Engine, plugins: dict[str, str], task: Task, 
     runner = Runner(places, engine, plugins)
     runner.filled = costs
     return replace(runner.run(Plan([task], [], [])), errors=[])  # a stranger's exception may not travel
+
+
+def _knock(address: str) -> None:
+    """OSError where nobody listens at host:port; Ray itself would go on asking for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _cause(error: Exception, job: Job) -> EosinError:

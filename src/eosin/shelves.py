@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from .cli import Desk, common
-from .errors import CardError, EosinError, UsageError
+from .errors import CardError, EosinError, StoreError, UsageError
 
 PRECISIONS = ("fp32", "fp16", "bf16")  # that `bench run --precision` may ask of any card,
 STORED = ("float32", "float16")  # and that --stored may
@@ -198,19 +198,24 @@ def verify(**o: Any) -> None:
     from .store import PART, set_aside, sound
 
     parts = [p for folder in addresses(desk) for p in sorted(folder.iterdir()) if PART.fullmatch(p.name)]
-    bad = []
+    bad, unread = [], []
     for done, part in enumerate(parts, 1):
-        if not sound(part):
-            bad.append(part)
+        try:
+            if not sound(part):
+                bad.append(part)
+        except StoreError as error:  # nothing is known of this one; the rest are looked at
+            unread.append(str(error))
         desk.console.watch("checking the store", done, len(parts))
     desk.console.finish()
     set_aside(bad)
     if not desk.console.as_json:
-        print(f"{len(parts)} parts, {len(bad)} damaged.")
+        print(f"{len(parts)} parts, {len(bad)} damaged" + (f", {len(unread)} not checked." if unread else "."))
         for part in bad:
             print(f"damaged, set aside as *.damaged: {part}")
-    desk.console.fact({"parts": len(parts), "damaged": [str(p) for p in bad]})
-    sys.exit(1 if bad else 0)
+    for text in unread:
+        desk.console.warn(text)
+    desk.console.fact({"parts": len(parts), "damaged": [str(p) for p in bad], "unread": unread})
+    sys.exit(1 if bad or unread else 0)
 
 
 @store.command()
