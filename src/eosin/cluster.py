@@ -51,10 +51,11 @@ class Cluster(Engine):
             try:
                 _knock(there or "")
                 ray.init(there or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
-            except (OSError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 text = str(error).removesuffix(".")
                 raise ModelError(
-                    f"No Ray cluster at {there or 'this machine'}: {text}. `ray status` shows it."
+                    f"No Ray cluster at {there or 'this machine'}: {text}. `ray status` shows it; one with a token needs "
+                    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here, too."
                 ) from error
         return ray
 
