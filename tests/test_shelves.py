@@ -31,7 +31,7 @@ def listed(*args) -> list[dict]:
     return bench("store", "ls", *args, "--json").json["addresses"]
 
 
-def test_what_is_there_how_much_and_whose(filled):
+def test_what_is_there_how_much_and_whose(filled, home):
     assert bench("embed", "-m", "tint", "-d", "tiny", "--view", "jpeg-30").code == 0
     plain, seen = listed()
     assert plain["model"].startswith("tint@") and plain["dataset"].startswith("tiny@")
@@ -41,6 +41,7 @@ def test_what_is_there_how_much_and_whose(filled):
     assert plain["bytes"] == sum(p.stat().st_size for p in Path(plain["path"]).glob("*.h5"))
     du = bench("store", "du", "--json").json
     assert du["bytes"] == plain["bytes"] + seen["bytes"] == du["models"][0]["bytes"] and du["unaddressed"] == 0
+    assert du["indexes"] == sum(p.stat().st_size for p in home.glob("indexes/*/*"))
     text = bench("store", "ls").out + bench("store", "du").out
     assert "current" in text and "GB free" in text
 

@@ -178,6 +178,7 @@ def du(models: tuple[str, ...], **o: Any) -> None:
     total = {"addresses": sum(r["addresses"] for r in rows), **{k: sum(r[k] for r in rows) for k in sizes}}
     place = next(p for p in (desk.places.store, *desk.places.store.parents) if p.exists())
     free = shutil.disk_usage(place).free
+    indexes = sum(p.stat().st_size for p in desk.places.indexes.rglob("*") if p.is_file())
     if not desk.console.as_json:
         desk.console.table(
             ["model", "addresses", "MB", "unaddressed MB", "waste MB"],
@@ -186,8 +187,8 @@ def du(models: tuple[str, ...], **o: Any) -> None:
                 for r in [*rows, {"model": "all", **total}]
             ],
         )
-        print(f"{free / 1e9:.1f} GB free at {place}.")
-    desk.console.fact({"models": rows, **total, "free": free})
+        print(f"{free / 1e9:.1f} GB free at {place}. Indexes: {indexes / 1e6:.1f} MB in {desk.places.indexes}.")
+    desk.console.fact({"models": rows, **total, "free": free, "indexes": indexes})
 
 
 @store.command()
