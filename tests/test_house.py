@@ -62,6 +62,7 @@ FLOORS = [
         "store",
         "claims",
         "crew",
+        "tally",
         "outputs",
         "forward",
         "index",

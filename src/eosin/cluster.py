@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from .embed import Engine, Job, Progress, Worker, heartbeat, unreadable
+from .embed import Engine, Job, Progress, Worker, heartbeat
 from .errors import EosinError, MissingError, ModelError, said
 from .places import Places
 from .plan import Plan, Task
 from .run import Outcome, Runner
+from .tally import Tally
 from .tiles import BrokenTile
 
 TRIES = 3  # losses after which a block is given up; times the number of actors, how many are replaced
@@ -83,20 +84,17 @@ class Cluster(Engine):
         """See `embed.fill`; the rows that were published meanwhile. A lost actor costs its blocks in work.
 
         Raises:
-            EosinError: what ended the first actor that was lost, when something is missing at the end.
+            EosinError: as `Tally.end`.
         """
-        before = self.missing(job.address)
-        if not before:
+        tally = Tally(job, self, progress, self.say)
+        todo = deque(tally.left)
+        if not todo:
             return 0
         ray, (size, share) = self.ray(), self.actors()
         sent, hand = ray.put(ray.cloudpickle.dumps((job.unbuilt(), self.one()))), ray.remote(**share)(Hand)
-        actors = [hand.remote(sent) for _ in range(min(size, len(before)))]
-        idle, busy, todo, left = deque(actors), {}, deque(before), before  # type: ignore[var-annotated]
+        actors = [hand.remote(sent) for _ in range(min(size, len(todo)))]
+        idle, busy, run = deque(actors), dict[Any, tuple[Any, list[int]]](), min(LONGEST, 1 + len(todo) // (4 * size))
         losses: Counter[int] = Counter()
-        lost: list[EosinError] = []
-        broken: dict[str, BrokenTile] = {}
-        refused: set[int] = set()
-        done, run = 0, min(LONGEST, 1 + len(before) // (4 * size))
         try:
             while todo and (idle or busy):
                 while todo and idle:
@@ -106,32 +104,23 @@ class Cluster(Engine):
                 for ref in ray.wait([*busy], timeout=1)[0]:
                     actor, blocks = busy.pop(ref)
                     try:
-                        found, without = ray.get(ref)
-                        broken |= {tile.tile: tile for tile in found}
-                        refused |= without
+                        broken, refused = ray.get(ref)
+                        tally.hear(broken)
+                        tally.refused |= refused
                         idle.append(actor)
                     except ray.exceptions.RayError as error:
-                        lost.append(_cause(error, job))
-                        self.say(str(lost[-1]))
+                        tally.lose(_cause(error, job))
                         losses.update(set(blocks).intersection(self.missing(job.address)))
                         ray.kill(actor)
-                        if isinstance(error, ray.exceptions.RayActorError) and len(lost) < TRIES * size:
+                        if isinstance(error, ray.exceptions.RayActorError) and len(tally.lost) < TRIES * size:
                             actors.append(hand.remote(sent))  # for one that died; one that raised would do so again
                             idle.append(actors[-1])
-                left = self.missing(job.address)
-                rows = job.address.rows_of(set(before).difference(left))
-                progress(rows - done)
-                done = rows
-                open_ = [b for b in left if b not in refused and losses[b] < TRIES]
+                open_ = [b for b in tally.look() if b not in tally.refused and losses[b] < TRIES]
                 todo = todo if todo and open_ else deque(open_)  # what another node holds is offered until it is there
         finally:
             for actor in actors:
                 ray.kill(actor)
-        if lost and any(b not in refused or not broken for b in left):
-            raise lost[0]
-        if broken:
-            raise unreadable(job, self, list(broken.values()))
-        return done
+        return tally.end()
 
 
 class Hand:

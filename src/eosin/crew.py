@@ -14,9 +14,10 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from . import embed
-from .embed import Engine, Job, Progress, take_part, unreadable
+from .embed import Engine, Job, Progress, take_part
 from .environment import device_name
 from .errors import EosinError, ModelError, UsageError, said
+from .tally import Tally
 from .tiles import BrokenTile
 
 GRACE = 10.0  # seconds that a worker has to leave when nothing is missing any more
@@ -60,33 +61,23 @@ class Crew(Engine):
         """See `embed.fill`; the rows that were published meanwhile. A lost worker costs its block in work, and is told of.
 
         Raises:
-            EosinError: what ended the first worker that was lost, when something is missing at the end.
+            EosinError: as `Tally.end`.
         """
-        before, done, late = self.missing(job.address), 0, float("inf")
-        if min(len(before), len(self.devices)) < 2:
+        tally, late = Tally(job, self, progress, self.say), float("inf")
+        if min(len(tally.left), len(self.devices)) < 2:
             return embed.fill(job, self.alone(device=self.devices[0]), progress)
-        refused, lost = Shared(len(job.address.blocks)), []
-        broken: dict[str, BrokenTile] = {}
-        with self._workers(job, refused, self.devices[: len(before)]) as waiting:
+        tally.refused = refused = Shared(len(job.address.blocks))
+        with self._workers(job, refused, self.devices[: len(tally.left)]) as waiting:
             while waiting and time.monotonic() < late:
                 for pipe in wait([*waiting], 0.3):
                     answer = _answer(pipe, *waiting.pop(pipe))  # type: ignore[arg-type, call-overload]
                     if isinstance(answer, EosinError):
-                        lost.append(answer)
-                        self.say(str(answer))
+                        tally.lose(answer)
                     else:
-                        broken |= {tile.tile: tile for tile in answer}
-                left = self.missing(job.address)
-                rows = job.address.rows_of(set(before).difference(left))
-                progress(rows - done)
-                done = rows
-                if not left:  # whoever is frozen keeps nobody waiting
+                        tally.hear(answer)
+                if not tally.look():  # whoever is frozen keeps nobody waiting
                     late = min(late, time.monotonic() + GRACE)
-        if lost and any(b not in refused or not broken for b in left):
-            raise lost[0]
-        if broken:
-            raise unreadable(job, self, list(broken.values()))
-        return done
+        return tally.end()
 
     @contextlib.contextmanager
     def _workers(self, job: Job, refused: Shared, places: tuple[str, ...]) -> Iterator[dict[Connection, tuple]]:
