@@ -130,6 +130,39 @@ def test_broken_tiles_are_named_once_and_tried_once(home, crew, long):  # noqa: 
 
 
 @pytest.mark.slow
+def test_a_worker_that_was_lost_with_what_it_knew_is_the_error(home, crew, long):  # noqa: F811
+    """It met a broken tile and was killed before it could say so: nothing else may be called kept."""
+    for i in (300, 1290):
+        (long / "t" / f"{i:04d}.png").write_bytes(b"")
+    front = started(*EMBED, "--devices", "cpu,cpu", TINT_SLEEP="0.3")
+    first = wait_for(
+        lambda: [int(p.read_text().split("~")[1]) for p in (home / "embeddings").rglob("part-000001.claim")]
+    )
+    wait_for(lambda: not list((home / "embeddings").rglob("part-000001.claim")))
+    os.kill(first[0], signal.SIGKILL)
+    out, err = front.communicate(timeout=120)
+    assert front.returncode == 1 and "Everything else is embedded" not in err
+    assert "failed: tint on tiny: The worker on cpu was lost" in err
+
+
+@pytest.mark.slow
+def test_what_a_model_prints_is_no_fact(home, crew, long, tmp_path, monkeypatch):  # noqa: F811
+    strange(monkeypatch, tmp_path, "print('hello')\nreturn torch.zeros(n, 4)")
+    done = bench_process("embed", "-m", "odd", "-d", "tiny", "--json", "--devices", "cpu,cpu")
+    assert done.code == 0 and done.json["missing"] == 0 and "hello" in done.err
+
+
+@pytest.mark.slow
+def test_ctrl_c_gives_claims_back(home, crew, long):  # noqa: F811
+    front = started(*EMBED, "--devices", "cpu,cpu", TINT_SLEEP="0.1")
+    pids = wait_for(lambda: len(workers(home)) == 2 and workers(home))
+    for pid in (front.pid, *pids):  # as a terminal does
+        os.kill(pid, signal.SIGINT)
+    front.communicate(timeout=60)
+    assert front.returncode and not list((home / "embeddings").rglob("*.claim"))
+
+
+@pytest.mark.slow
 def test_an_error_of_the_model_is_told_as_by_one(home, crew, long, tmp_path, monkeypatch):  # noqa: F811
     strange(monkeypatch, tmp_path, "raise IndexError('deep inside')")
     with pytest.raises(EosinError, match="odd: embed failed with IndexError: deep inside"):

@@ -270,7 +270,7 @@ def test_view_geometry_and_grid_are_in_the_address(home, tint, tiny):
     [
         "size=17",
         "mean=(.1, 0, 0)",
-        "std=(1, 1, 2)",
+        "std=(1, 1, 0.5)",
         "interpolation='nearest'",
         "crop=0.9",
         "precision='bf16'",
@@ -398,6 +398,12 @@ def strange(monkeypatch, tmp_path, embed: str, card: str = "") -> None:
         ("return {}", "", r"gave nothing|no readout"),
         ("return {'grid': torch.zeros(n, 4, 2, 2)}", "", r"only grid|no vector|grid"),
         ("return None", "", r"NoneType"),
+        ("raise SystemExit(0)", "", r"odd: embed failed with SystemExit: 0"),
+        (
+            "class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute",
+            "",
+            r"odd: embed failed with Mute\. Run",
+        ),
         ("return [torch.zeros(n, 4), torch.zeros(n, 4)]", "", r"shape|list"),
         ("return {'cls': 'text'}", "", r"cls"),
         ("raise IndexError('deep inside')", "", r"embed failed with IndexError: deep inside"),
@@ -500,3 +506,47 @@ def test_uninstalling_leaves_no_trace(monkeypatch, tint, tiny, home):
     """The helper itself: a rewritten plugin is read again."""
     uninstall(monkeypatch, "eosin_tint")
     assert folder(home)
+
+
+def test_what_is_taken_away_meanwhile_is_embedded_again(home, tint, long, monkeypatch):
+    """A part that `verify` sets aside, or somebody removes, while a run is at another."""
+    work, publish = job(home), store.write_part
+    fill(work, CPU)
+    for block in (2, 3):
+        work.address.part(block).unlink()
+
+    def disturbed(address, block, *rest):
+        publish(address, block, *rest)
+        if block == 3:
+            address.part(0).unlink()
+
+    monkeypatch.setattr(store, "write_part", disturbed)
+    assert fill(work, CPU) == 3 * BLOCK and not work.address.missing()
+
+
+def test_tiles_that_are_missing_at_the_end_are_no_success(home, tint, tiny, monkeypatch):
+    monkeypatch.setattr(store, "write_part", lambda *a: None)
+    monkeypatch.setattr("eosin.embed.fill", lambda job, engine, progress=None: 0)
+    done = bench("embed", "-m", "tint", "-d", "tiny")
+    assert done.code == 1 and "60 tiles were taken away" in done.err and "Run it again" in done.err
+    assert bench("embed", "-m", "tint", "-d", "tiny", "--status").code == 0
+
+
+def test_what_embed_does_not_do_is_refused(home, tint, tiny):
+    done = bench("embed", "-m", "tint", "-d", "tiny", "--readout", "gird")
+    assert done.code == 2 and "grid or grid-pre-norm" in done.err
+    (home / "features").mkdir()
+    (home / "features" / "x.csv").write_text("id,f0,f1\nt/0000.png,1,2\n")
+    done = bench("embed", "-m", f"precomputed:{home / 'features'}", "-d", "tiny")
+    assert done.code == 2 and "`bench run` reads them" in done.err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_instead_of_a_file_keeps_nobody_waiting(home, tint, tiny):
+    (tiny / "t" / "0003.png").unlink()
+    os.mkfifo(tiny / "t" / "0003.png")
+    done = bench("data", "index", "tiny")
+    assert done.code == 1 and "it is no plain file" in done.err and "0003.png" in done.err
+    os.mkfifo(home / "card.yaml")
+    done = bench("show", home / "card.yaml")
+    assert done.code == 2 and "it is no plain file" in done.err

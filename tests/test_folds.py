@@ -131,3 +131,12 @@ def test_groups_on_both_sides_are_named():
     )
     assert folds.straddling(np.array(list("aabbcc")), np.repeat(["train", "val", "test"], 2)) == ""
     assert folds.straddling(None, split) == folds.straddling(group, None) == ""
+
+
+def test_words_that_are_no_part_are_named():
+    assert folds.unheard_of(np.array(["train", "val", "test", ""])) == folds.unheard_of(None) == ""
+    said = folds.unheard_of(np.array(["train", "trian", "test", "trian"]))
+    assert (
+        said
+        == "split says 'trian' (2 rows), which is none of train, val, test: these rows neither train nor are tested."
+    )

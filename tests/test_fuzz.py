@@ -434,6 +434,31 @@ def signed(body: bytes) -> bytes:
     return store._head(hashlib.blake2b(body, digest_size=16).hexdigest()) + body
 
 
+def endless_part() -> bytes:
+    """A part whose description lies in a heap that HDF5 reads for ever."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=store.HEAD) as file:
+        file["id"] = np.array([b"a"])
+        file.attrs["rows"], file.attrs["about"] = 1, "{}" * 40
+    content = bytearray(buffer.getvalue())
+    heap = content.index(b"GCOL")
+    content[heap + 16 : heap + 32] = bytes(16)
+    return signed(bytes(content[store.HEAD :]))
+
+
+def boastful_part() -> bytes:
+    """A part of some kilobytes whose ids claim to be 10 GB."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=store.HEAD) as file:
+        file.create_dataset("id", shape=(10**8,), dtype="S100", chunks=(1000,))
+        file["cls"] = np.zeros((3, 2), np.float32)
+        file.attrs["rows"], file.attrs["about"] = 3, "{}"
+    return signed(buffer.getvalue()[store.HEAD :])
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\n{} loop\n"
+
+
 def empty_h5(buffer: io.BytesIO) -> None:
     with h5py.File(buffer, "w", userblock_size=store.HEAD) as file:
         file["id"] = np.arange(3)
@@ -451,6 +476,9 @@ CASES = {
     "a part with its digest and nothing in it": ("part", signed(b"x" * 600)),
     "a part with its digest and half of the file": ("part", signed(written(arrays_h5)[:900])),
     "a part with its digest and other things in it": ("part", signed(written(empty_h5)[store.HEAD :])),
+    "a part whose text is read for ever": ("part", endless_part()),
+    "a part of ids of 10 GB": ("part", boastful_part()),
+    "a program in PostScript": ("png", POSTSCRIPT),
     "yaml calls python": ("card", b"!!python/object/apply:os.system ['touch OWNED']"),
     "yaml of a billion laughs": ("card", b"a: &a [x,x,x,x,x,x,x,x]\n" + b"".join(b"%c: &%c [*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c]\n" % (i + 1, i + 1, *[i] * 8) for i in range(97, 112))),
     "yaml nested without end": ("card", b"[" * 100_000),

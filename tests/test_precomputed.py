@@ -21,7 +21,9 @@ def table(path: Path, header: str, *rows: str) -> Path:
 def test_a_label_an_index_or_an_age_is_no_part_of_a_vector(tmp_path, header):
     names = header.split(",")
     known = {"id": "a", "y": "1", "label": "1", "": "7", "age": "50", "f0": "1", "f1": "2", "0": "1", "1": "2", "dim_1": "1", "dim_2": "2"}  # fmt: skip
-    path = table(tmp_path / "e.csv", header, ",".join(known[n] for n in names), ",".join(known[n] for n in names))
+    path = table(
+        tmp_path / "e.csv", header, ",".join(known[n] for n in names), ",".join({**known, "id": "b"}[n] for n in names)
+    )
     assert read_arrays(path)["X"].tolist() == [[1, 2], [1, 2]]
     emb = from_file(path)
     assert emb.y is not None and len(emb.classes) == 1

@@ -226,6 +226,26 @@ def test_one_killed_while_taking_over_stands_in_nobodys_way(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("owner", ["elsewhere~1~1", ""])
+def test_a_claim_of_the_future_is_void(tmp_path, owner):
+    path = tmp_path / "part-000000.claim"
+    path.write_text(owner)
+    os.utime(path, (time.time() + 3600,) * 2)
+    claim = Claims(tmp_path)
+    assert claim.take(0)
+
+
+def test_what_an_owner_writes_is_not_left_behind_while_its_claim_is_fresh(tmp_path):
+    owner = "elsewhere~12~34"
+    (tmp_path / "part-000000.claim").write_text(owner)
+    begun = tmp_path / f".part-000000.{owner}.tmp"
+    begun.touch()
+    os.utime(begun, (time.time() - 2 * claims.STALE,) * 2)
+    assert not Claims(tmp_path).gone(owner), "a slow disk: its claim shows life"
+    os.utime(tmp_path / "part-000000.claim", (time.time() - 2 * claims.STALE,) * 2)
+    assert Claims(tmp_path).gone(owner)
+
+
 def test_one_that_thaws_leaves_the_claim_of_its_heir(tmp_path):
     claim = Claims(tmp_path)
     assert claim.take(0)

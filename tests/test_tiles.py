@@ -205,3 +205,9 @@ def test_a_refusal_says_no_path_twice(tmp_path):
     with pytest.raises(DataError, match="^is empty"):
         (tmp_path / "a.png").touch()
         load_rgb(tmp_path / "a.png")
+
+
+def test_what_other_programs_would_have_to_draw_is_no_image(tmp_path):
+    (tmp_path / "t.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n")
+    with pytest.raises(DataError, match="not an image that Pillow can open"):
+        load_rgb(tmp_path / "t.png")

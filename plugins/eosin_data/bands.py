@@ -10,6 +10,7 @@ import numpy as np
 
 from eosin.errors import DataError
 from eosin.extractor import MAX_PIXELS
+from eosin.pixels import opened
 
 ALONE = (
     1,
@@ -53,11 +54,8 @@ class MaskImage:
         """The mask at once, where tifffile alone cannot unpack it (LZW) and it is small enough; else None."""
         if self.page.compression in ALONE or self.width * self.height > MAX_PIXELS:
             return None
-        from PIL import Image
-
-        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
         try:
-            with Image.open(self.path) as image:
+            with opened(self.path) as image:
                 return np.asarray(image)
         except Exception:  # a damaged file may make a decoder raise anything; tifffile then says what is wrong
             return None

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from eosin.errors import DataError
-from eosin.extractor import MAX_PIXELS
+from eosin.pixels import opened
 
 NONE = 255  # a pixel that nobody labelled
 
@@ -19,11 +19,8 @@ def read_mask(path: Path, allowed: Sequence[int]) -> np.ndarray:
     Raises:
         DataError: naming the file, when it cannot be read, has colours, or holds a value that is not allowed.
     """
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             mode, pixels = image.mode, np.asarray(image)
     except Exception as error:  # a damaged file may make a decoder raise anything
         raise DataError(f"{path} cannot be read ({error}). Copy or download it again.") from error

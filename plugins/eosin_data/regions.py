@@ -11,6 +11,7 @@ import numpy as np
 import eosin
 from eosin.errors import DataError
 from eosin.extractor import MAX_PIXELS
+from eosin.pixels import opened
 
 OWN = ("id", "source", "x", "y", "w", "h", "pad", "item")
 
@@ -55,11 +56,8 @@ def region_tiles(dataset: eosin.Dataset, root: Path, items: eosin.Table, options
 
 def image_size(dataset: eosin.Dataset, path: Path) -> tuple[int, int]:
     """(width, height) px from the file's head; DataError naming it when it is damaged or beyond our bound."""
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             size = image.size
     except Exception as error:  # a damaged head may make a decoder raise anything
         raise DataError(f"{dataset.name}: {path} cannot be read ({error}). Copy or download it again.") from error

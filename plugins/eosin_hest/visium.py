@@ -10,6 +10,7 @@ import numpy as np
 import eosin
 from eosin.dataset import files_below
 from eosin.errors import CardError, DataError
+from eosin.pixels import opened
 
 from .counts import about, open_h5ad
 
@@ -79,10 +80,8 @@ def _mpp(path: Path, data: Any) -> float:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return image.size
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an image ({error}). Copy it again.") from error

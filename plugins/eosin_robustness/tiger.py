@@ -11,7 +11,7 @@ import numpy as np
 import eosin
 from eosin.dataset import folders_below, indent, names_below
 from eosin.errors import CardError, DataError
-from eosin.extractor import MAX_PIXELS
+from eosin.pixels import opened
 
 CLASSES = ("invasive tumor", "in-situ tumor", "tumor-associated stroma", "inflamed stroma", "necrosis")
 MASKS = "masks"
@@ -215,10 +215,7 @@ def _size(name: str, path: Path) -> tuple[int, int]:
 
 
 def _opened(name: str, path: Path) -> Any:
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
-        return Image.open(path)
+        return opened(path)
     except Exception as error:  # as above
         raise DataError(f"{name}: {path} cannot be read ({error}). Copy or download it again.") from error

@@ -83,10 +83,11 @@ class ModelCard(Card):
             raise self.fail("precision", f"is fp32, fp16 or bf16, not {self.precision!r}.")
         if self.stored not in ("float32", "float16"):
             raise self.fail("stored", f"is float32 or float16, not {self.stored!r}.")
-        if not all(map(math.isfinite, self.mean)):
-            raise self.fail("mean", f"must be finite, not {list(self.mean)}.")
-        if not all(0 < v < math.inf for v in self.std):
-            raise self.fail("std", f"must be above 0, not {list(self.std)}.")
+        units = "of pixels from 0 to 1; divide numbers of 0 … 255 by 255"
+        if not all(0 <= v <= 1 for v in self.mean):
+            raise self.fail("mean", f"is {units}, not {list(self.mean)}.")
+        if not all(0 < v <= 1 for v in self.std):
+            raise self.fail("std", f"is {units}, and above 0, not {list(self.std)}.")
 
 
 @dataclass(frozen=True)

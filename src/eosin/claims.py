@@ -21,7 +21,7 @@ class Claims:
     """Who works on which block of an address: `part-000012.claim` holds host, process and its start.
 
     A claim of a process that is gone is void at once (same machine); any, of a frozen one too, when nobody has touched it
-    for STALE seconds.
+    for STALE seconds, and one that claims to be of the future: clocks do not stand so far apart.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,15 +100,18 @@ class Claims:
         except FileNotFoundError:
             return True
         except OSError:
-            return self._now() - touched > STALE
+            return self._silent(touched)
         if not owner:  # its writer was killed between making and filling it, or is just doing so
-            return self._now() - touched > 2
-        return self._dead(owner, touched) or self._now() - touched > STALE  # alive, and frozen
+            return self._silent(touched, 2)
+        return self._dead(owner, touched) or self._silent(touched)  # alive, and frozen
 
     def gone(self, owner: str) -> bool:
         """Whether the writer of a file that carries its owner's name is gone: here at once, elsewhere after STALE seconds."""
-        own = [p for p in self.folder.iterdir() if p.name.startswith(".") and owner in p.name]
-        marks = [p.stat().st_mtime for p in own if p.exists()]
+        marks = []
+        for path in self.folder.iterdir():
+            with contextlib.suppress(OSError):
+                own = _owner(path) == owner if path.suffix == ".claim" else path.name[0] == "." and owner in path.name
+                marks += [path.stat().st_mtime] if own else []
         return self._dead(owner, max(marks, default=0.0))
 
     def _dead(self, owner: str, touched: float) -> bool:
@@ -116,7 +119,10 @@ class Claims:
         if host == _host():
             pid, _, started = rest.partition("~")
             return not pid.isdigit() or _started(int(pid)) != started
-        return self._now() - touched > STALE
+        return self._silent(touched)
+
+    def _silent(self, touched: float, seconds: float = STALE) -> bool:
+        return abs(self._now() - touched) > seconds
 
     def _now(self) -> float:
         """The file system's clock, which other machines share."""

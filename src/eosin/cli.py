@@ -95,7 +95,7 @@ def fail(error: Exception) -> None:
     from .errors import said
 
     print(f"error: {said(error)}", file=sys.stderr)
-    sys.exit(error.exit_code if isinstance(error, EosinError) else 1)
+    sys.exit((error.exit_code or 2) if isinstance(error, EosinError) else 1)  # nothing that ends a command is a success
 
 
 @click.group(cls=Bench, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

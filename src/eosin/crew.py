@@ -95,6 +95,10 @@ class Crew(Engine):
                 there.close()  # so that the end of the worker is the end of the pipe
                 waiting[here] = place, process
             yield waiting
+        except KeyboardInterrupt:  # went to all of them: they give their claims back
+            for process in processes:
+                process.join(GRACE / 5)
+            raise
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             name = job.extractor.card.name
             raise ModelError(
@@ -136,6 +140,7 @@ def _answer(pipe: Connection, place: str, process: Any) -> Answer:
 
 def _work(sent: bytes, engine: Engine, refused: Shared, answer: Connection) -> None:
     """A worker's life; it ends with the front, however that ends."""
+    os.dup2(2, 1)  # what a model prints is no fact: the front's stdout may be read by a program
     threading.Thread(target=_end_with_the_front, daemon=True).start()
     name = "The job"
     try:

@@ -146,7 +146,7 @@ def take_part(
                 broken += failed
                 embedded += rows
                 progress(rows)
-            mine = [b for b in engine.missing(job.address) if b in mine and b not in worker.refused]
+            mine = [b for b in engine.missing(job.address) if b not in worker.refused]
             if mine:  # another process holds the rest; take over whatever it does not finish
                 pause = PAUSE if embedded > before else min(2 * pause, 10 * PAUSE)
                 time.sleep(pause)

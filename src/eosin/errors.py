@@ -66,7 +66,10 @@ def said(error: BaseException) -> str:
 
 def stranger(error: BaseException) -> str:
     """A stranger's error by its class and its words, without a full stop, so that a sentence can go on behind it."""
-    text = str(error).strip().removesuffix(".")
+    try:
+        text = str(error).strip().removesuffix(".")
+    except Exception:  # an error that cannot even say what it is
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

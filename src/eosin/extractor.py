@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import cards
 from .cards import ModelCard
 from .errors import DataError, MissingError, ModelError, NotApplicable, UsageError
+from .files import opened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +109,7 @@ def sources_of(cls: type) -> list[Path]:
 
 def hash_file(path: Path) -> str:
     """Content hash of a file, 16 hex digits."""
-    with open(path, "rb") as handle:
+    with opened(path) as handle:
         return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import StoreError
 
@@ -72,10 +74,20 @@ def leftovers(folder: Path) -> list[Path]:
     return sorted(p for p in found if p.is_file() and now - p.stat().st_mtime > OLD)
 
 
+def opened(path: Path, buffering: int = -1) -> Any:
+    """A file to read; OSError where a pipe or a device has its name, which may never answer, or never end."""
+    at_once = getattr(os, "O_NONBLOCK", 0)  # plain files do not care
+    handle = open(path, "rb", buffering, opener=lambda name, flags: os.open(name, flags | at_once))
+    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+        handle.close()
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return handle
+
+
 def content_of(path: Path) -> str:
     """Hex digest of a file's content; of more than 64 MB its size, head and tail. OSError when it cannot be read."""
     digest = hashlib.blake2b(digest_size=8)
-    with open(path, "rb", buffering=0) as handle:
+    with opened(path, 0) as handle:
         size = os.fstat(handle.fileno()).st_size
         if size <= WHOLE_FILE:
             digest.update(handle.read())

@@ -113,6 +113,25 @@ def given(fold: Any) -> np.ndarray:
     return fold
 
 
+def remarks(group: Any, split: Any) -> list[str]:
+    """What is odd about a split that came with the data, in sentences.
+
+    Args:
+        group: (n,) names, "" where unknown, or None. split: (n,) parts, or None.
+    """
+    return [text for text in (straddling(group, split), unheard_of(split)) if text]
+
+
+def unheard_of(split: Any) -> str:
+    """A sentence on rows whose split is no part that we know; "" where there are none."""
+    words, counts = np.unique(np.asarray([] if split is None else split).astype(str), return_counts=True)
+    strange = {str(w): int(n) for w, n in zip(words, counts, strict=True) if w not in (*PARTS, "")}
+    if not strange:
+        return ""
+    named = ", ".join(f"{w!r} ({n} rows)" for w, n in strange.items())
+    return f"split says {named}, which is none of {', '.join(PARTS)}: these rows neither train nor are tested."
+
+
 def straddling(group: Any, split: Any) -> str:
     """A sentence on groups with rows both in train or val and in test; "" where there is none.
 

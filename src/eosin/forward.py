@@ -99,7 +99,7 @@ def guarded(extractor: FeatureExtractor, what: str, action: Callable[[], Any]) -
         return action()
     except (EosinError, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a stranger's model may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's model may raise anything
         raise ModelError(
             f"{extractor.card.name}: {what} failed with {stranger(error)}. Run with --debug for the traceback."
         ) from error

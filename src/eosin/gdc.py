@@ -94,7 +94,10 @@ def listed(path: Path) -> list[Slide]:
             f"{path} is no text. Give the portal's manifest, or the files endpoint's JSON or TSV."
         ) from error
     if text.lstrip()[:1] not in ("{", "["):
-        return [_slide(row, path) for row in csv.DictReader(io.StringIO(text), delimiter="\t")]
+        try:
+            return [_slide(row, path) for row in csv.DictReader(io.StringIO(text), delimiter="\t", strict=True)]
+        except csv.Error as error:
+            raise DataError(f"{path}: {error}. Close every quote, or give the portal's manifest as it came.") from error
     try:
         found = json.loads(text)
         return [_slide(row, path) for row in (found if isinstance(found, list) else found["data"]["hits"])]

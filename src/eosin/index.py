@@ -144,8 +144,7 @@ def _items(dataset: Dataset, root: Path) -> Table:
         raise DataError(
             f"{dataset.name}: a label of {table['label'].max()} and {len(table.classes)} classes. Give the table its classes."
         )
-    if said := folds.straddling(table.known("group"), table.known("split")):
-        table.warnings.append(said)
+    table.warnings += folds.remarks(table.known("group"), table.known("split"))
     return table
 
 

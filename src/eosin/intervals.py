@@ -28,9 +28,7 @@ def intervals(summaries: dict[str, dict[str, Any]], scores: Scores, emb: Embeddi
         summary["low"], summary["high"] = finite(low), finite(high)
         if summary["mean"] is None:  # what is not a number has no neighbourhood
             summary["low"], summary["high"], text = None, None, "none: not a number"
-        how[metric] = (
-            text if summary["low"] is not None or summary["mean"] is None else "none: one value and no predictions"
-        )
+        how[metric] = text if summary["low"] is not None or text.startswith("none") else f"none by {text}"
     return how
 
 
@@ -86,11 +84,13 @@ def with_groups(predictions: Mapping[str, np.ndarray] | None, emb: Embeddings) -
     return predictions if group is None else {**predictions, "group": group}
 
 
-def majority(metrics: list[str], emb: Embeddings) -> dict[str, float]:
-    """What guessing the commonest class (or the mean) reaches, for the metrics that it is known for."""
+def majority(metrics: list[str], emb: Embeddings, predictions: Mapping[str, np.ndarray] | None) -> dict[str, float]:
+    """What guessing the commonest class (or the mean) reaches, for the metrics that it is known for: on the rows that were
+    tested, where the predictions tell them."""
     known: dict[str, float] = {"auroc": 0.5, "pearson": 0.0}
     if emb.y is not None and len(emb.y):
-        counts = np.bincount(emb.y)
+        tested = emb.y if predictions is None else predictions.get("y", emb.y)
+        counts = np.unique(tested, return_counts=True)[1]
         known["accuracy"] = float(counts.max() / counts.sum())
-        known["balanced_accuracy"] = float(1 / (counts > 0).sum())
+        known["balanced_accuracy"] = float(1 / len(counts))
     return {m: known[m] for m in metrics if m in known}

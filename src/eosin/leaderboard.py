@@ -6,7 +6,7 @@ import contextlib
 import gc
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from .record import value
 
 LONG = (
     "model", "benchmark", "protocol", "folds", "metric", "mean", "std", "low", "high", "n", "source", "against", "readout",
-    "spread", "spread_kind", "paper", "table", "date", "note", "options",
+    "spread", "spread_kind", "paper", "table", "date", "note", "fingerprint",
+    "options",
 )  # fmt: skip
 NEEDED = (
     ("model", "name"), ("model", "fingerprint"), ("benchmark", "name"), ("benchmark", "fingerprint"), ("protocol", "name"),
@@ -125,6 +126,7 @@ def long_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "table": "",
             "date": str(r.get("created") or "")[:10],
             "note": "conflict: another record of this address says otherwise" if times[address(r)] > 1 else "",
+            "fingerprint": model["fingerprint"],
             "options": options,
             "recommended": model.get("readout") or "",
             "better": benchmark.get("better") or "higher",
@@ -300,16 +302,15 @@ def run_table(paths: list[Path], floor: list[Path]) -> tuple[list[str], list[lis
     """
     own = [record.read(p) for p in paths]
     records = [*(record.read(p) for p in floor), *own]
-    names = dict.fromkeys(["color-stats"] if any(r["model"]["name"] == "color-stats" for r in records) else [])
-    names |= dict.fromkeys(r["model"]["name"] for r in own)
+    names = _told_apart(records)
     table: dict[tuple[str, str], dict[str, str]] = {(r["benchmark"]["name"], r["benchmark"]["metric"]): {} for r in own}
     for r in records:
         metric = r["benchmark"]["metric"]
         row = table.setdefault((r["benchmark"]["name"], metric), {})
-        row[r["model"]["name"]] = value(r["scores"][metric]["mean"], r["scores"][metric]["std"])
+        row[names[_who(r)]] = value(r["scores"][metric]["mean"], r["scores"][metric]["std"])
         guess = (r.get("floor") or {}).get("majority", {}).get(metric)
         row[""] = "–" if guess is None else f"{guess:.3f}"
-    rows = [[b, m, row.get("", "–"), *(row.get(n, "–") for n in names)] for (b, m), row in table.items()]
+    rows = [[b, m, row.get("", "–"), *(row.get(n, "–") for n in names.values())] for (b, m), row in table.items()]
     remarks = []
     for r in own:
         remarks += [f"{r['benchmark']['name']}: {n}" for n in [*r.get("notes", []), *r["dataset"].get("warnings", [])]]
@@ -317,4 +318,15 @@ def run_table(paths: list[Path], floor: list[Path]) -> tuple[list[str], list[lis
             remarks.append(
                 f"{r['benchmark']['name']}: {r['dataset']['left_out']} tiles left out (unlabelled or broken)."
             )
-    return ["benchmark", "metric", "majority", *names], rows, list(dict.fromkeys(remarks))
+    return ["benchmark", "metric", "majority", *names.values()], rows, list(dict.fromkeys(remarks))
+
+
+def _who(r: Mapping[str, Any]) -> tuple[str, str]:
+    return r["model"]["name"], r["model"]["fingerprint"]
+
+
+def _told_apart(records: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
+    """What each model is called, color-stats first: its name, with its fingerprint where several share that."""
+    own = sorted(dict.fromkeys(map(_who, records)), key=lambda who: who[0] != "color-stats")
+    marks = {name: [mark for n, mark in own if n == name] for name, _ in own}
+    return {(n, mark): n if len(marks[n]) == 1 else f"{n}@{short(mark, marks[n])}" for n, mark in own}

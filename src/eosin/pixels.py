@@ -13,6 +13,8 @@ from .errors import DataError, EosinError
 if TYPE_CHECKING:
     import torch
 
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000")
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -84,16 +86,11 @@ def mask_file(path: Any, box: tuple[int, int, int, int] | None = None) -> np.nda
     Raises:
         DataError: naming the file, when it cannot be read or has colours.
     """
-    from PIL import Image
-
-    from .extractor import MAX_PIXELS
-
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
         if str(path).endswith(".npy"):
             values = np.load(path, allow_pickle=False)
         else:
-            with Image.open(path) as image:
+            with opened(path) as image:
                 if image.mode not in ("L", "P", "1", "I", "I;16"):
                     raise DataError(
                         f"{path} is a {image.mode} image, not a mask of one number a pixel. Save it as grey."
@@ -127,3 +124,14 @@ def renumbered(values: np.ndarray, names: dict[Any, int], what: str) -> np.ndarr
             f"The mask {what} holds {strange[0]}, which `mask_values` of the card does not name. Add it there."
         )
     return np.array([classes[v] for v in found.tolist()])[at].reshape(values.shape)
+
+
+def opened(path: Any) -> Any:
+    """An image file, or its bytes, as Pillow opens it: its head only, in formats that Pillow decodes by itself (others start
+    programs: PostScript is one), with an error above twice our bound of pixels."""
+    from PIL import Image
+
+    from .extractor import MAX_PIXELS
+
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    return Image.open(path, formats=FORMATS)

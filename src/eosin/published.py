@@ -122,6 +122,7 @@ def _published(row: dict[str, str], names: Names) -> dict[str, Any]:
         "better": names.better(name),
         "address": f"{row['paper']} {row['table']}/",
         "dataset_fingerprint": None,
+        "fingerprint": "",
         "options": {},
     }
 

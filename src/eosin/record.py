@@ -13,7 +13,7 @@ import numpy as np
 
 from .card import plain
 from .errors import StoreError
-from .files import publish
+from .files import opened, publish
 
 ENCODING, VERSION = "eosin-record", "1"
 
@@ -84,7 +84,7 @@ def read(path: Path, memory: dict[bytes, Any] | None = None) -> dict[str, Any]:
             many records share (cards above all) are then parsed once. They are one object: read them, change nothing.
     """
     try:
-        with open(path, "rb") as handle:
+        with opened(path) as handle:
             return parse(handle.read(), path, memory)
     except OSError as error:
         raise ValueError(f"{path} is damaged ({error})") from error

@@ -223,7 +223,7 @@ class Runner:
             "scores": summaries,
             "intervals": how,
             "reasons": {m: "not a number" for m, s in summaries.items() if None in s["values"]},
-            "floor": {"majority": majority(list(summaries), emb)},
+            "floor": {"majority": majority(list(summaries), emb, scores.predictions)},
             "notes": list(scores.notes),
             "details": record.details(scores.details),
             "predictions": record.predictions_path(path).name if scores.predictions is not None else None,

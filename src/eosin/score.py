@@ -83,7 +83,7 @@ def from_file(path: Path) -> Embeddings:
 
     return Embeddings(
         X=X,
-        id=arrays["id"].astype(str) if "id" in arrays else np.arange(len(X)).astype(str),
+        id=_ids(path, arrays, len(X)),
         y=y,
         split=split,
         group=text("group"),
@@ -98,6 +98,18 @@ def from_file(path: Path) -> Embeddings:
         pixels=_pixels(path, arrays),
         X2=_other(path, arrays, len(X)),
     )
+
+
+def _ids(path: Path, arrays: Mapping[str, np.ndarray], n: int) -> np.ndarray:
+    """(n,) names, each of one row: predictions and patients are found by them."""
+    ids = arrays["id"].astype(str) if "id" in arrays else np.arange(n).astype(str)
+    names, counts = np.unique(ids, return_counts=True)
+    if len(names) < n:
+        raise DataError(
+            f"{path}: {n} rows and {len(names)} different ids; {names[counts.argmax()]} stands {counts.max()} times. "
+            "Give each row an id of its own; the patient of a row is `group`."
+        )
+    return ids
 
 
 def _folds(path: Path, fold: np.ndarray) -> np.ndarray:
@@ -184,6 +196,6 @@ def score(protocol: Protocol, emb: Embeddings, given: Mapping[str, Any]) -> dict
         "seconds": round(seconds, 4),
         "rows": len(emb),
         "intervals": how,
-        "notes": [*scores.notes, *filter(None, [folds.straddling(emb.group, emb.split)])],
+        "notes": [*scores.notes, *folds.remarks(emb.group, emb.split)],
         "details": record.details(scores.details),
     }

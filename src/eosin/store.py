@@ -8,12 +8,14 @@ saves double work and is never needed for correctness: two writers of one block 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import own_bytes, sound_heaps
 from .claims import me
 from .errors import StoreError
-from .files import free_memory, free_space, publish
+from .files import free_memory, free_space, opened, publish
 
 ENCODING, VERSION = "eosin-embeddings", "1"
 HEAD = 512
@@ -152,7 +155,7 @@ def _as_stored(address: Address, name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as handle:
+    with opened(path) as handle:
         handle.seek(HEAD)
         return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -164,7 +167,7 @@ def _head(digest: str) -> bytes:
 def sound(path: Path) -> bool:
     """Whether every byte of a part is what was written; StoreError where that cannot be said."""
     try:
-        with open(path, "rb") as handle:
+        with opened(path) as handle:
             return handle.read(HEAD) == _head(_digest(path))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return False
@@ -202,7 +205,7 @@ def read_joined(address: Address, readouts: list[str]) -> tuple[np.ndarray, np.n
     import h5py
 
     bad = [address.part(b) for b in address.blocks if not sound(address.part(b))]
-    set_aside(p for p in bad if p.exists())
+    set_aside(p for p in bad if os.path.lexists(p))
     if bad:
         raise Damaged(bad)
     ids: list[np.ndarray] = []
@@ -210,24 +213,33 @@ def read_joined(address: Address, readouts: list[str]) -> tuple[np.ndarray, np.n
     for block in address.blocks:
         span = address.span(block)
         rows = slice(span.start, span.stop)
-        with _odd_is_damaged(address.part(block)), h5py.File(address.part(block), "r") as file:
-            ids.append(np.char.decode(file["id"][:], "utf-8"))
+        path = address.part(block)
+        with _odd_is_damaged(path), h5py.File(path, "r") as file:
+            ids.append(np.char.decode(_rows(file, "id", "S", span, path)[:], "utf-8"))
             if "broken" in file:
-                broken[rows] = file["broken"][:].astype(bool)
+                broken[rows] = _rows(file, "broken", "u", span, path)[:].astype(bool)
             given = [n for n in file if n not in ("id", "broken")]
             lacking = next((n for n in readouts if n not in given), None)
             if lacking:
                 raise StoreError(
-                    f"{address.part(block)} holds no readout {lacking!r}, only {', '.join(given)}. Choose one with --readout."
+                    f"{path} holds no readout {lacking!r}, only {', '.join(given)}. Choose one with --readout."
                 )
+            values = {n: _rows(file, n, "f", span, path) for n in readouts or given}
             if not columns:
-                names = readouts or given
-                ends = np.cumsum([0, *(file[n].shape[1] for n in names)]).tolist()
-                columns = {n: slice(*ends[i : i + 2]) for i, n in enumerate(names)}
-                X = room((address.rows, ends[-1], *file[names[0]].shape[2:]), address.folder)
+                ends = np.cumsum([0, *(v.shape[1] for v in values.values())]).tolist()
+                columns = {n: slice(*ends[i : i + 2]) for i, n in enumerate(values)}
+                X = room((address.rows, ends[-1], *next(iter(values.values())).shape[2:]), address.folder)
             for name, own in columns.items():
-                file[name].read_direct(X, dest_sel=np.s_[rows, own])
+                values[name].read_direct(X, dest_sel=np.s_[rows, own])
     return np.concatenate(ids) if ids else np.empty(0, str), broken, X, columns
+
+
+def _rows(file: Any, name: str, kind: str, span: range, path: Path) -> Any:
+    """A dataset of a part, which may be what it says it is: of this kind, with a row a tile, in bytes that the file has."""
+    data = own_bytes(file[name], path)
+    if data.dtype.kind != kind or data.shape[:1] != (len(span),):
+        raise ValueError(f"{name} is {data.dtype} of shape {data.shape}, for {len(span)} rows")
+    return data
 
 
 @contextlib.contextmanager
@@ -250,14 +262,17 @@ def room(shape: tuple[int, ...], folder: Path) -> np.ndarray:
     size, free = 4 * math.prod(shape), free_memory()
     if free is None or size <= free / 2:
         return np.empty(shape, np.float32)
+    place = folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
     try:
-        file = tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None)
+        if size > shutil.disk_usage(place).free:  # to find out by filling the disk would harm others
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        file = tempfile.TemporaryFile(dir=place)
         with contextlib.suppress(AttributeError):  # on a Mac
             os.posix_fallocate(file.fileno(), 0, size)  # now, since a page that finds no room later kills the process
         return np.memmap(file, np.float32, "w+", shape=shape)
     except OSError as error:
         raise StoreError(
-            f"{folder} holds {size / 2**30:.1f} GB, {free / 2**30:.1f} GB of memory are free, and there is no room to map it: {error.strerror}. {free_space(folder)} Use a machine with more, or another --store."
+            f"{folder} holds {size / 2**30:.1f} GB, {free / 2**30:.1f} GB of memory are free, and there is no room to map it: {error.strerror}. {free_space(place)} Use a machine with more, or another --store."
         ) from error
 
 
@@ -265,9 +280,13 @@ def stored(folder: Path) -> Address | None:
     """The address that a folder is, as its first undamaged part says; None where there is none."""
     import h5py
 
-    for path in filter(sound, sorted(folder.glob("part-*.h5"))):
-        with contextlib.suppress(OSError, KeyError, ValueError, TypeError), h5py.File(path, "r") as file:
-            rows, about = int(file.attrs["rows"]), json.loads(file.attrs["about"])
+    for path in sorted(folder.glob("part-*.h5")):
+        with contextlib.suppress(StoreError, OSError, KeyError, ValueError, TypeError, RecursionError):
+            if not sound(path):
+                continue
+            sound_heaps(path)  # text of attributes lies in them
+            with h5py.File(path, "r") as file:
+                rows, about = int(file.attrs["rows"]), json.loads(file.attrs["about"])
             if 0 < rows <= MOST and isinstance(about, dict):
                 return Address(folder, rows, about)
     return None

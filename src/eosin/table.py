@@ -119,7 +119,7 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> dict[str, list[str]]:
     """The columns of a csv file as lists of text; DataError names a missing column, a ragged row, a bad byte."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as handle:
-            rows = _rows(csv.reader(handle), path)
+            rows = _rows(csv.reader(handle, strict=True), path)
             header = [h.strip() for h in next(rows, [])]
             missing = [c for c in required if c not in header]
             if missing:
@@ -155,7 +155,7 @@ def _rows(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:
-        raise DataError(f"{path}: {error}. Save it as plain CSV with commas.") from error
+        raise DataError(f"{path}: {error}. Save it as plain CSV with commas, and close every quote.") from error
 
 
 def numbers(path: Path, name: str, values: Sequence[str], whole: bool = False) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from .embed import Engine, Job, Progress, unreadable
 from .errors import EosinError
 from .tiles import BrokenTile
@@ -49,8 +51,15 @@ class Tally:
             EosinError: what ended the first worker that was lost, when something is missing for it.
             DataError: tiles that cannot be read.
         """
-        if self.lost and any(b not in self.refused or not self.broken for b in self.left):
+        if self.lost and set(self.left).difference(self._explained()):
             raise self.lost[0]
         if self.broken:
             raise unreadable(self.job, self.engine, list(self.broken.values()))
         return self.done
+
+    def _explained(self) -> set[int]:
+        """The blocks whose broken tiles are known by name: a worker may be lost before it could tell."""
+        if not self.broken:
+            return set()
+        rows = np.flatnonzero(np.isin(self.job.index.table["id"], list(self.broken)))
+        return set((rows // self.job.address.block).tolist())

@@ -15,6 +15,7 @@ import numpy as np
 from .arrays import own_bytes
 from .errors import DataError
 from .extractor import MAX_PIXELS
+from .pixels import opened
 from .slides import Slide
 from .table import Table
 
@@ -152,11 +153,10 @@ def load_rgb(path: Path | io.BytesIO) -> Image:
     """
     from PIL import Image as PILImage
 
-    PILImage.MAX_IMAGE_PIXELS = MAX_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
         try:
-            image: Any = PILImage.open(path)
+            image: Any = opened(path)
         except PILImage.DecompressionBombError:
             raise DataError(f"has more than {MAX_PIXELS:,} pixels; cut it into tiles first") from None
         except PILImage.UnidentifiedImageError:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from .cli import Desk, common, pairs
-from .errors import EosinError, MissingError, UsageError
+from .errors import EosinError, MissingError, StoreError, UsageError
 from .hands import chosen_models, compute, engine, read_shard
 
 
@@ -65,7 +65,7 @@ def run(**o: Any) -> None:
     if not console.as_json and not o["no_floor"]:
         add_floor(desk, planner, runner, benchmarks, options, plan)
     console.finish()
-    report(desk, outcome, o["debug"])
+    report(desk, outcome, o["debug"], o["readout"])
 
 
 def add_floor(desk: Desk, planner: Any, runner: Any, benchmarks: list[Any], options: Any, plan: Any) -> None:
@@ -78,8 +78,8 @@ def add_floor(desk: Desk, planner: Any, runner: Any, benchmarks: list[Any], opti
     ]
     if (
         not floor
-        or any(t.model.card.name == "color-stats" for t in plan.tasks)
         or "color-stats" not in desk.catalogue.models.things
+        or any(type(t.model) is type(desk.catalogue.models.things["color-stats"]) for t in plan.tasks)
     ):
         return
     from .run import Runner
@@ -118,8 +118,8 @@ def raise_missing(console: Any, plan: Any) -> None:
     raise MissingError("\n\n".join(plan.missing) + some)
 
 
-def report(desk: Desk, outcome: Any, debug: bool) -> None:
-    """Print what a run did, and end with its exit code."""
+def report(desk: Desk, outcome: Any, debug: bool, readout: str | None) -> None:
+    """Print what a run did, and end with its exit code: 2 also where the readout asked for by name was nowhere."""
     console = desk.console
     if console.as_json:
         keys = ("embedded", "reused", "failed", "missing", "skipped", "repaired")
@@ -144,7 +144,8 @@ def report(desk: Desk, outcome: Any, debug: bool) -> None:
     if debug:
         for error in outcome.errors:
             traceback.print_exception(error)
-    sys.exit(1 if outcome.failed else 3 if outcome.missing else 0)
+    nowhere = readout and outcome.skipped and not outcome.records
+    sys.exit(1 if outcome.failed else 3 if outcome.missing else 2 if nowhere else 0)
 
 
 @click.command()
@@ -164,60 +165,55 @@ def embed(**o: Any) -> None:
     """Embed datasets and store the rows. A killed run loses at most the block in work; run it again to go on."""
     desk = Desk(o)
     from .benchmark import Need
+    from .extractor import dense
     from .plan import Planner
+    from .precomputed import Precomputed
     from .views import view as find_view
 
     shard = read_shard(o["shard"])
+    if o["readout"] != "default" and not dense(o["readout"]):
+        raise UsageError(
+            f"--readout {o['readout']}: every vector that a model gives is stored anyway; grid or grid-pre-norm adds its maps."
+        )
     planner = Planner(desk.catalogue, desk.places, desk.console.watch)
     for name in o["views"]:
         find_view(name)
     models = chosen_models(desk, o)
+    for model in (m for m in models if isinstance(m, Precomputed)):
+        raise UsageError(f"{model.card.name} are embeddings already: `bench run` reads them where they lie.")
     needs = [Need(d, v, o["readout"], o["geometry"]) for d in o["datasets"] for v in o["views"]]
     jobs, absent = [], {}
     for model, need in product(models, needs):
         try:
             jobs.append(planner.job(model, need))
-        except MissingError as error:
-            absent[str(error)] = error
+        except MissingError as lacking:
+            absent[str(lacking)] = lacking
     if absent:
         raise MissingError("\n\n".join(absent))
     desk.console.finish()
     chosen = engine(o, desk.console, shard)
     rows, failed, codes = [], [], {0}
     for job in jobs:
-        before = job.address.rows_of(job.address.present())
-        done = [0]
-        if not o["status"]:
-            what = f"embedding {job.extractor.card.name} on {job.index.dataset.name}"
-            todo = job.address.rows_of(chosen.missing(job.address))
-
-            def progress(n: int, what: str = what, todo: int = todo, done: list[int] = done) -> None:
-                done[0] += n
-                desk.console.watch(what, done[0], todo)
-
-            try:
-                chosen.fill(job, progress)
-            except EosinError as error:
-                if o["debug"]:
-                    raise
-                codes.add(error.exit_code)
-                failed.append(
-                    {"model": job.extractor.card.name, "dataset": job.index.dataset.name, "error": str(error)}
-                )
-        missing = chosen.missing(job.address)
-        rows.append(
-            {
-                "model": job.extractor.card.name,
-                "dataset": job.index.dataset.name,
-                "view": job.view,
-                "tiles": job.address.rows,
-                "embedded": done[0],
-                "reused": before,
-                "missing": job.address.rows_of(missing),
-                "missing_blocks": missing,
-                "address": str(job.address.folder),
-            }
-        )
+        row = {
+            "model": job.extractor.card.name,
+            "dataset": job.index.dataset.name,
+            "view": job.view,
+            "tiles": job.address.rows,
+            "reused": job.address.rows_of(job.address.present()),
+        }
+        row["embedded"], error = (0, None) if o["status"] else filled(desk.console, chosen, job)
+        row["missing_blocks"] = missing = chosen.missing(job.address)
+        row["missing"] = job.address.rows_of(missing)
+        if missing and not error and not o["status"]:
+            error = StoreError(
+                f"{row['missing']} tiles were taken away from {job.address.folder} meanwhile. Run it again."
+            )
+        if error and o["debug"]:
+            raise error
+        if error:
+            codes.add(error.exit_code)
+            failed.append({"model": row["model"], "dataset": row["dataset"], "error": str(error)})
+        rows.append({**row, "address": str(job.address.folder)})
     desk.console.finish()
     if not desk.console.as_json:
         columns = ["model", "dataset", "view", "tiles", "embedded", "reused", "missing"]
@@ -234,6 +230,23 @@ def embed(**o: Any) -> None:
     for row in failed:
         print(f"failed: {row['model']} on {row['dataset']}: {row['error']}", file=sys.stderr)
     sys.exit(1 if 1 in codes else max(codes))
+
+
+def filled(console: Any, chosen: Any, job: Any) -> tuple[int, EosinError | None]:
+    """How many tiles were embedded now, and what went wrong."""
+    what, done = f"embedding {job.extractor.card.name} on {job.index.dataset.name}", 0
+    todo = job.address.rows_of(chosen.missing(job.address))
+
+    def progress(n: int) -> None:
+        nonlocal done
+        done += n
+        console.watch(what, done, todo)
+
+    try:
+        chosen.fill(job, progress)
+    except EosinError as error:
+        return done, error
+    return done, None
 
 
 @click.command()
