@@ -119,6 +119,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to make the empty parts (default: a temporary folder)")
     parser.add_argument("--seed", type=int, default=0)
     o = parser.parse_args()
+    if min(o.tiles, o.workers, o.rows) < 1 or o.rate <= 0:
+        parser.error("--tiles, --workers, --rows and --rate are above 0")
     folder = o.folder or Path(tempfile.mkdtemp(prefix="scale-"))
     address = Address(folder / "model@1" / "tiles@1", o.tiles, {})
     print(f"{o.tiles:,} tiles: {len(address.blocks):,} parts of {block_size(o.tiles):,} rows, {o.workers:,} workers")

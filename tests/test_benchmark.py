@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -54,5 +56,9 @@ def test_the_mean_of_means_where_they_do_not():
 
 
 def test_a_part_that_is_not_there():
+    found = benchmark([40])
+    found.card = dataclasses.replace(found.card, subsets={"zom": [40]})
+    with pytest.raises(DataError, match="no column zom; it has zoom. Correct `subsets:`"):
+        found.score(embeddings([1, 0], [40, 40]))
     with pytest.raises(DataError, match="no row has zoom = 400"):
         benchmark([40, 400]).score(embeddings([1, 0], [40, 40]))

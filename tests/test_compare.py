@@ -53,6 +53,19 @@ def results(home):
     return home / "results"
 
 
+def test_what_is_missing_is_asked_for_as_it_was_named(results, tmp_path):
+    made(results, "good", skill=0.9)
+    card = tmp_path / "my card.yaml"
+    card.write_text("name: fresh\nkind: timm\narch: test_vit\n")
+    done = bench("compare", "good", card, "-b", "phantom-knn")
+    assert done.code == 3 and f"bench run --model '{card}' --benchmark phantom-knn" in done.err
+
+
+def test_cka_takes_the_names_of_records(home):
+    done = bench("compare", "color-stats@000", "random-vit-s", "--cka", "--dataset", "phantom")
+    assert done.code == 2 and "has the fingerprint" in done.err
+
+
 def test_two_models_by_their_patients(results):
     a, b = (made(results, m, skill=s, seed=i) for i, (m, s) in enumerate((("good", 0.9), ("poor", 0.6))))
     out = bench("compare", "good", "poor", "-b", "phantom-knn", "--json", "--resamples", 300)

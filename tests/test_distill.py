@@ -280,6 +280,13 @@ def test_broken_tiles_are_remembered_over_an_interruption(room):
     assert list(state["broken"]) == ["t/0003.png"]
 
 
+def test_tiles_are_held_out_also_where_nobody_looks_at_them(room):
+    done = bench(*words(room, "run", "--held-out", 4, steps=2))
+    assert done.code == 0 and done.json["tiles"] == 36
+    used = list(csv.DictReader((room / "run" / "tiles.csv").open()))
+    assert sum(row["use"] == "held-out" for row in used) == 4
+
+
 def test_choice_of_slides_and_tiles():
     n = 300
     slide = np.array([f"TCGA-A{i % 30:02d}-slide" for i in range(n)])
@@ -293,6 +300,10 @@ def test_choice_of_slides_and_tiles():
     assert len(chosen.held_out) == 20
     other = choose(table, 7, 4, 20, [], seed=4)
     assert set(slide[other.rows]) != slides
+    patient = np.array([f"p{i % 12}" for i in range(n)])
+    loose = Table({"id": np.arange(n).astype(str), "source": np.arange(n).astype(str), "group": patient})
+    kept = choose(loose, 0, 0, 30, [], seed=3)
+    assert len(kept.held_out) == 30 and not set(patient[kept.rows]) & set(patient[kept.held_out]), "whole patients"
     order = Order(np.arange(10), seed=0)
     epochs = [order(0, 10), order(10, 20)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10)) and epochs[0] != epochs[1]

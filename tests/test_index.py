@@ -20,7 +20,7 @@ from eosin import index as index_module
 from eosin.cards import DatasetCard
 from eosin.dataset import Dataset
 from eosin.errors import DataError, EosinError, MissingError, StoreError
-from eosin.folders import ImageFolder
+from eosin.folders import Array, ImageFolder
 from eosin.index import open_index
 from eosin.manifest import Manifest
 from eosin.table import Table
@@ -378,3 +378,31 @@ def test_rows_that_cannot_be(look, root, change, said):
     write_table(root, rows)
     with pytest.raises(EosinError, match=said):
         look()
+
+
+def test_a_quote_that_is_never_closed_loses_no_rows(look, root):
+    table = (root / "tiles.csv").read_text().splitlines()
+    table[4] = table[4].replace(",p", ',"p')
+    (root / "tiles.csv").write_text("\n".join(table))
+    with pytest.raises(DataError, match="tiles.csv: .*close every quote"):
+        look()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((4, 3, 16, 16), np.uint8), ((4, 16, 16, 3), np.float32), ((4, 16, 16), np.uint8)]
+)
+def test_arrays_that_are_no_tiles_are_refused_at_once(tmp_path, shape, dtype):
+    import h5py
+
+    (tmp_path / "data" / "x").mkdir(parents=True)
+    with h5py.File(tmp_path / "data" / "x" / "x.h5", "w") as file:
+        file["images"] = np.zeros(shape, dtype)
+    with pytest.raises(DataError, match=r"images is .* of shape .*uint8 \(n, height, width, 3\)"):
+        open_index(Array("x"), tmp_path / "data", tmp_path / "indexes")
+
+
+def test_words_of_a_split_that_nobody_knows_are_said(look, root):
+    write_table(root, [r | {"split": "trian" if i < 3 else "dev"} for i, r in enumerate(read_table(root))])
+    found = look()
+    assert set(found.table["split"]) == {"trian", "val"}
+    assert any("split says 'trian' (3 rows)" in w for w in found.warnings)

@@ -102,3 +102,13 @@ def test_a_pile_of_slides_with_some_broken(n, home, tmp_path, monkeypatch):
     states = {Path(s["slide"]).name: s["state"] for s in mended.json["slides"]}
     assert {name for name, state in states.items() if state == "tiled"} == broken.keys()
     assert json.loads(Path(bench(*run).json["records"][0]).read_text())["dataset"]["left_out"] == 0
+
+
+def test_a_link_to_nothing_is_named(tmp_path):
+    root = tmp_path / "pile"
+    root.mkdir()
+    pyramid(root / "a.tiff", tissue(128, 96, (32, 32, 64, 32)))
+    (root / "b.tiff").symlink_to("gone.tiff")
+    done = bench("tile", root, "--mpp", "0.5", "--size", "32", "--out", tmp_path / "out", "--json")
+    assert done.code == 1 and len(done.json["slides"]) == 1
+    assert [Path(f["slide"]).name for f in done.json["failed"]] == ["b.tiff"]

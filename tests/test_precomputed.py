@@ -17,6 +17,13 @@ def table(path: Path, header: str, *rows: str) -> Path:
     return path
 
 
+def test_an_id_is_of_one_row(tmp_path):
+    with pytest.raises(DataError, match="2 rows and 1 different ids; a stands 2 times.*`group`"):
+        from_file(table(tmp_path / "e.csv", "id,f0,f1", "a,1,2", "a,3,4"))
+    with pytest.raises(DataError, match="has no rows"):
+        from_file(table(tmp_path / "n.csv", "id,f0,f1"))
+
+
 @pytest.mark.parametrize("header", ["id,0,1,y", "id,f0,f1,y", "y,id,dim_1,dim_2", ",id,f0,f1,label", "id,age,f0,f1,y", "id,0,1,f0,f1,y"])  # fmt: skip
 def test_a_label_an_index_or_an_age_is_no_part_of_a_vector(tmp_path, header):
     names = header.split(",")

@@ -133,6 +133,11 @@ def test_each_number_says_how_to_repeat_it_and_what_it_was_made_with(results):
     assert commands["tp53-knn (grouped folds)"] == " --benchmark tp53-knn --option folds=grouped"
     assert "--option k=" in commands["idc-knn"]  # of a benchmark that is not installed every option is named
     assert data["models"][0]["command"].startswith("bench run --model ")
+    name = found.models[0].name
+    data = Page(report(found, [], "t", "0.1.0", models={name})).data
+    commands = {m["name"]: m["command"] for m in data["models"]}
+    assert commands.pop(name) == f"bench run --model {name}" and commands
+    assert all(c == f"bench run --model path/to/{n}.yaml" for n, c in commands.items()), "no catalogue lists these"
     assert ["python", "3.12.8"] in data["environments"][0]["facts"] and len(data["environments"]) == 1
     _, _, scores, (seen, notes, how, facts, environment) = data["cells"][0]
     assert (

@@ -72,6 +72,42 @@ def test_predictions_are_kept_beside_the_record(tiny):
         assert (kept["score"].argmax(1) == kept["y"]).mean() == record(done)["scores"]["accuracy"]["mean"]
 
 
+CARD = "name: {name}\nkind: timm\narch: test_vit\narch_options: {{img_size: 32}}\nsize: 32\nseed: {seed}\n"
+
+
+def test_two_models_of_one_name_have_a_column_each(tiny, tmp_path):
+    """Two checkpoints of one network, as anybody has them; and one that takes the name of the floor."""
+    for file, name, seed in (("a", "ours", 1), ("b", "ours", 2), ("c", "color-stats", 3)):
+        (tmp_path / f"{file}.yaml").write_text(CARD.format(name=name, seed=seed))
+    done = bench("run", *(w for f in "abc" for w in ("-m", tmp_path / f"{f}.yaml")), "-b", "tint-mean")
+    assert done.code == 0, done
+    head = next(line for line in done.out.splitlines() if line.startswith("benchmark")).split()
+    names = [h.split("@")[0] for h in head[3:]]
+    assert names == ["color-stats", "color-stats", "ours", "ours"] and len(set(head)) == 7, head
+
+
+def test_the_majority_is_of_the_rows_that_were_tested(tiny, home):
+    """24 rows of each class, of which the given split tests 4 and 16."""
+    rows = [
+        r | {"split": "test" if i < 32 and (i % 2 or i < 8) else "train"} for i, r in enumerate(read_table(tiny)[:48])
+    ]
+    write_table(tiny, rows)
+    (home / "registry.yaml").write_text(
+        "datasets: {tiny: {kind: manifest}}\nbenchmarks: {given: {dataset: tiny, protocol: g2l-knn@1, metric: accuracy, "
+        "options: {split: given, k: 3, n_components: 4}}}\n"
+    )
+    floor = record(bench("run", "-m", "tint", "-b", "given", "--no-floor", "--json"))["floor"]["majority"]
+    assert floor["accuracy"] == pytest.approx(16 / 20) and floor["balanced_accuracy"] == 0.5
+
+
+def test_a_readout_that_nothing_has_is_no_success(tiny):
+    done = bench("run", "-m", "tint", "-b", "tint-mean", "--readout", "cls+men")
+    assert done.code == 2 and "no readout men" in done.err
+    assert bench("embed", "-m", "tint", "-d", "tiny").code == 0
+    done = bench("store", "export", "tint/tiny", "--out", tiny / "e.npz", "--readout", "men")
+    assert done.code == 2 and "no readout men" in done.err and not (tiny / "e.npz").exists()
+
+
 def test_the_same_command_twice_gives_the_same_bytes(tiny, home):
     """From the store, and again from nothing."""
     import shutil

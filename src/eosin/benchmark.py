@@ -203,12 +203,16 @@ def _mean_over_subsets(
     import numpy as np
 
     ((column, values),) = subsets.items()
+    if column not in emb.table:
+        raise DataError(
+            f"{emb.dataset}: the table has no column {column}; it has {', '.join(emb.table)}. Correct `subsets:` of the benchmark."
+        )
     parts: dict[str, Scores] = {}
     for value in values:
         rows = np.asarray(emb.table[column]).astype(str) == str(value)
         if not rows.any():
             raise DataError(
-                f"{emb.dataset}: no row has {column} = {value}. The download is not whole: `bench data check {emb.dataset}` compares it."
+                f"{emb.dataset}: no row has {column} = {value}. Correct `subsets:` of the benchmark; a download may also not be whole (`bench data check {emb.dataset}`)."
             )
         parts[str(value)] = Scores.of(protocol.score(emb[rows], **options), protocol.card.name)
     found = {(v, m): np.atleast_1d(np.asarray(x, float)) for v, p in parts.items() for m, x in p.metrics.items()}

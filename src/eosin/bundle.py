@@ -287,6 +287,8 @@ class _Source:
         try:
             if self.source.is_dir():
                 return self
+            if not self.source.exists():
+                raise DataError(f"There is nothing at {self.source}. Give the folder or zip that `bench export` wrote.")
             self.book = zipfile.ZipFile(self.source)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.source} is neither a folder nor a sound zip ({error}). Fetch it again.") from error

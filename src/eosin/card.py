@@ -19,6 +19,7 @@ from typing import Any
 from .errors import CardError
 
 NAME_CHARS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
+LONGEST = 100  # characters of a name: it is part of names of folders and files
 
 
 def recorded(name: str) -> str:
@@ -74,9 +75,9 @@ class Card:
 
     def __post_init__(self) -> None:
         bad = set(self.name.replace("@", "", 1)) - NAME_CHARS if isinstance(self.name, str) else {"(not text)"}
-        if bad or not self.name or self.name.startswith((".", "-")):
+        if bad or not self.name or self.name.startswith((".", "-")) or len(self.name) > LONGEST:
             raise CardError(
-                f"{self.word} name {self.name!r}: use letters, digits, '.', '_', '+' and '-', and start with a letter or digit."
+                f"{self.word} name {self.name!r}: use letters, digits, '.', '_', '+' and '-', {LONGEST} at most, and start with a letter or digit."
             )
         hints = _hints(type(self))
         for f in dataclasses.fields(self):

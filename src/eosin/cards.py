@@ -71,6 +71,11 @@ class ModelCard(Card):
     word: typing.ClassVar[str] = "model"
 
     def check(self) -> None:
+        scales = self.mpp if isinstance(self.mpp, tuple) else () if self.mpp is None else (self.mpp,)
+        if not all(0 < v < math.inf for v in scales):
+            raise self.fail("mpp", f"is um per pixel, above 0, not {self.mpp}.")
+        if not 0 <= self.seed < 2**31:
+            raise self.fail("seed", f"is a number from 0 to 2^31, not {self.seed}.")
         if self.dim is not None and self.dim < 1:
             raise self.fail("dim", f"must be at least 1, not {self.dim}.")
         if self.size < 1:
@@ -114,6 +119,10 @@ class DatasetCard(Card):
     base: str = note("")
 
     word: typing.ClassVar[str] = "dataset"
+
+    def check(self) -> None:
+        if self.mpp is not None and not 0 < self.mpp < math.inf:
+            raise self.fail("mpp", f"is um per pixel, above 0, not {self.mpp}.")
 
     @classmethod
     def from_row(cls, name: str, row: Any, base: Path | None = None):

@@ -7,6 +7,7 @@ Which test is used when, and what it can say: docs/statistics.md.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -56,6 +57,7 @@ def compare(
     metric: str | None = None,
     resamples: int = paired.RESAMPLES,
     watch: Callable[[str, int, int], None] = lambda what, done, total: None,
+    names: Mapping[str, str] | None = None,
 ) -> Contest:
     """Every pair of the models on every benchmark.
 
@@ -63,7 +65,7 @@ def compare(
         models: names as in the records; `name@fingerprint` (or its beginning) where a name has several.
         groups_of: finds the patients of predictions that do not carry them.
         wanted: protocol options that the records must have, as text, where one benchmark was run with several.
-        metric: in place of each benchmark's own.
+        metric: in place of each benchmark's own. names: how each model was asked for, where not by its name.
 
     Raises:
         UsageError: fewer than two models, the same one twice, a name that stands for several models.
@@ -76,7 +78,7 @@ def compare(
     for number, name in enumerate(benchmarks):
         watch("comparing", number, len(benchmarks))
         questions = _questions(
-            contest, name, {m: [r for r in own[m] if r["benchmark"]["name"] == name] for m in models}
+            contest, name, {m: [r for r in own[m] if r["benchmark"]["name"] == name] for m in models}, names or {}
         )
         for found in questions:
             title = _title(found, questions)
@@ -118,7 +120,12 @@ def _wanted(records: list[Record], wanted: Mapping[str, str]) -> list[Record]:
     return [r for r in records if fits(r)]
 
 
-def _questions(contest: Contest, benchmark: str, of: dict[str, list[Record]]) -> list[dict[str, Record]]:
+def asked(model: str, names: Mapping[str, str]) -> str:
+    """The word by which a model was asked for, as a shell takes it: its name alone may be known to nobody."""
+    return shlex.quote(names.get(model) or model.partition("@")[0])
+
+
+def _questions(contest: Contest, benchmark: str, of: dict[str, list[Record]], names: Mapping[str, str]) -> list[dict[str, Record]]:  # fmt: skip
     """{model: record} of every question that two of the models or more have answered; what is missing is said."""
     by_question: dict[str, dict[str, Record]] = {}
     torn: set[tuple[str, str]] = set()
@@ -136,7 +143,7 @@ def _questions(contest: Contest, benchmark: str, of: dict[str, list[Record]]) ->
     lacking = [m for m in of if not of[m]]
     for model in lacking:
         contest.missing.append(
-            f"{model} has no record of {benchmark}. Make it: bench run --model {model.partition('@')[0]} --benchmark {benchmark}"
+            f"{model} has no record of {benchmark}. Make it: bench run --model {asked(model, names)} --benchmark {benchmark}"
         )
     shared = [found for found in by_question.values() if len(found) > 1]
     there = [m for m in of if of[m]]

@@ -68,8 +68,8 @@ def compare(**o: Any) -> None:
     records, left = collect(folders or [desk.places.results])
     for text in left:
         desk.console.warn(f"left out: {text}")
-    models = [_as_recorded(desk, m) for m in models]
-    (_gap if o["folds_gap"] else _contest)(desk, o, records, models, benchmarks)
+    names = {_as_recorded(desk, m): m.partition("@")[0] for m in models}
+    (_gap if o["folds_gap"] else _contest)(desk, o, records, names, benchmarks)
 
 
 def _as_recorded(desk: Desk, text: str) -> str:
@@ -111,12 +111,13 @@ class Patients:
         return np.array([of[i] for i in ids.tolist()]) if set(ids.tolist()) <= set(of) else None
 
 
-def _contest(desk: Desk, o: dict[str, Any], records: list[Any], models: list[str], benchmarks: list[str]) -> None:
+def _contest(desk: Desk, o: dict[str, Any], records: list[Any], names: dict[str, str], benchmarks: list[str]) -> None:
+    """`names`: how each model was asked for, under its name in the records."""
     from . import compare as verb
 
-    patients = Patients(desk)
+    patients, models = Patients(desk), list(names)
     found = verb.compare(
-        records, models, benchmarks, patients, o["options"], o["metric"], o["resamples"], desk.console.watch
+        records, models, benchmarks, patients, o["options"], o["metric"], o["resamples"], desk.console.watch, names
     )
     desk.console.finish()
     verb.refuse_all(found)
@@ -183,10 +184,10 @@ def _remarks(desk: Desk, records: list[Any], models: list[str], benchmarks: list
     return list(said)
 
 
-def _gap(desk: Desk, o: dict[str, Any], records: list[Any], models: list[str], benchmarks: list[str]) -> None:
+def _gap(desk: Desk, o: dict[str, Any], records: list[Any], names: dict[str, str], benchmarks: list[str]) -> None:
     from .leakage import folds_gap
 
-    rows = folds_gap(records, models, benchmarks, Patients(desk))
+    rows = folds_gap(records, names, benchmarks, Patients(desk))
     desk.console.finish()
     columns = ["model", "benchmark", "metric", "paper", "grouped", "gap", "low", "high"]
     _show(desk, o, "folds-gap", columns, [[_text(r[k], k) for k in columns] for r in rows], rows)
@@ -202,7 +203,7 @@ def _cka(desk: Desk, o: dict[str, Any], models: list[str], benchmarks: list[str]
     if len(models) != 2:
         raise UsageError("CKA compares two models: bench compare A B --cka --dataset D.")
     planner = Planner(desk.catalogue, desk.places, desk.console.watch)
-    a, b = (desk.catalogue.model(m) for m in models)
+    a, b = (_model(planner, m) for m in models)
     datasets = [*o["datasets"], *(desk.catalogue.benchmark(n).card.dataset for n in benchmarks)]
     datasets = list(dict.fromkeys(datasets)) or alike.stored_datasets(planner, [a, b])
     if not datasets:
@@ -217,6 +218,20 @@ def _cka(desk: Desk, o: dict[str, Any], models: list[str], benchmarks: list[str]
         for note in row["notes"]:
             desk.console.say(f"{row['dataset']}: {note}")
     desk.console.fact({"cka": rows})
+
+
+def _model(planner: Any, text: str) -> Any:
+    """A model by any of its names; with @fingerprint, as records have it, only where the card of today has that one."""
+    name, _, mark = text.partition("@")
+    if not mark or name not in planner.catalogue.models.things:
+        return planner.catalogue.model(text)
+    model = planner.catalogue.model(name)
+    today = planner.print_of(model)
+    if not today.startswith(mark):
+        raise UsageError(
+            f"{text}: the card of {name} has the fingerprint {today} today. Name that, or the other's card."
+        )
+    return model
 
 
 def _curve(desk: Desk, o: dict[str, Any], models: list[str]) -> None:

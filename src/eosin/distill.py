@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, joint, processes
-from .errors import ModelError, UsageError
+from .errors import ModelError, NotApplicable, UsageError
 from .extractor import FeatureExtractor
 from .recipe import DistillationRecipe
 from .trainset import Batches
@@ -228,7 +228,10 @@ class Distillation:
             taught = [_named(self.teach(self._seen(v, self.teacher))) for v in views[: recipe.teacher_views]]
         with self._cast():
             learned = [_named(self.module(self._seen(v, self.student))) for v in views]
-        loss = recipe.loss(_floats(taught), _floats(learned), state.step)
+        try:
+            loss = recipe.loss(_floats(taught), _floats(learned), state.step)
+        except NotApplicable as error:  # of one of the two; the recipe knows no names
+            raise NotApplicable(f"{self.teacher.card.name} teaches {self.student.card.name}: {error}") from error
         if loss.ndim:
             raise ModelError(f"{recipe.card.name}: loss() must give one number, not shape {tuple(loss.shape)}.")
         return loss

@@ -97,7 +97,12 @@ class Array(Dataset):
             raise DataError(
                 f"{path}: no array {key or 'images'}; there are {', '.join(file)}. Name it with options: {{images: …}}."
             )
-        n = file[key].shape[0]
+        shape, dtype = file[key].shape, file[key].dtype
+        if len(shape) != 4 or shape[3] not in (3, 4) or dtype != np.uint8:
+            raise DataError(
+                f"{path}: {key} is {dtype} of shape {shape}. Save it as uint8 (n, height, width, 3), from 0 to 255."
+            )
+        n = shape[0]
         columns: dict[str, Any] = {
             "id": [f"{key}#{i}" for i in range(n)],
             "source": [path.relative_to(root).as_posix() if path != root else ""] * n,

@@ -119,13 +119,16 @@ def of_student(card: Any, table: Any, dataset: str) -> list[str]:
     ]
 
 
-def folds_gap(records: Iterable[dict[str, Any]], models: Iterable[str], benchmarks: Iterable[str], groups_of: Any) -> list[dict[str, Any]]:  # fmt: skip
+def folds_gap(records: Iterable[dict[str, Any]], models: Mapping[str, str], benchmarks: Iterable[str], groups_of: Any) -> list[dict[str, Any]]:  # fmt: skip
     """Scores with folds of rows (paper) and of patients (grouped) side by side; gap = paper - grouped.
+
+    Args:
+        models: how each model was asked for, under its name in the records.
 
     Raises:
         MissingError: naming the commands that make the records which are not there.
     """
-    from .compare import of_model, predictions
+    from .compare import asked, of_model, predictions
 
     records = list(records)
     rows, missing = [], []
@@ -136,7 +139,7 @@ def folds_gap(records: Iterable[dict[str, Any]], models: Iterable[str], benchmar
             if not found:
                 there = {_folds(r) for r in own}
                 need = [f for f in ("paper", "grouped") if f not in there] or ["paper", "grouped"]
-                missing += [f"bench run --model {model.partition('@')[0]} --benchmark {name} --folds {f}" for f in need]
+                missing += [f"bench run --model {asked(model, models)} --benchmark {name} --folds {f}" for f in need]
             for p, g in found:
                 metric = str(p["benchmark"].get("metric"))
                 a, b = (r["scores"][metric] for r in (p, g))

@@ -73,8 +73,7 @@ class Lesson:
         self.first = joint.rank() == 0
         self.index = self._index()
         batch, side = self.recipe.options["batch_size"], self._side()
-        held = o["held_out"] if o["probe_every"] else 0
-        table = self.index.table
+        held, table = o["held_out"], self.index.table
         self.choice = choose(table, o["max_slides"], o["max_tiles"], held, exclude, o["seed"])
         share = (joint.rank(), joint.world())
         self.batches = Batches(self.index, self.choice.rows, batch, side, o["seed"], o["workers"], *share)

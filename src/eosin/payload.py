@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .gathered import Cell, Column, Gathered, Model
@@ -23,7 +23,12 @@ LEAKS = {
 PRINTED = ("paper", "table", "date", "readout", "spread_kind")  # and of a printed value
 
 
-def payload(found: Gathered, suites: Mapping[str, Sequence[str]], commands: Mapping[str, Mapping[str, Any]]) -> Any:
+def payload(
+    found: Gathered,
+    suites: Mapping[str, Sequence[str]],
+    commands: Mapping[str, Mapping[str, Any]],
+    models: Collection[str] | None = None,
+) -> Any:
     """What the script shows, as JSON holds it; a text that many records share stands there once."""
     texts, metrics, environments, summaries = _Once(), _Once(), _Once(), list[Any]()
     cells = []
@@ -42,7 +47,7 @@ def payload(found: Gathered, suites: Mapping[str, Sequence[str]], commands: Mapp
     titles = _titles(found.columns)
     present = {c.benchmark for c in found.columns}
     return {
-        "models": [_model(m) for m in found.models],
+        "models": [_model(m, models) for m in found.models],
         "columns": [_column(c, titles[i], counts[i], commands.get(c.benchmark)) for i, c in enumerate(found.columns)],
         "cells": cells,
         "texts": list(texts),
@@ -97,7 +102,7 @@ def _round(value: Any, digits: int = DIGITS) -> float | None:
     return float(f"{value:.{digits}g}")
 
 
-def _model(m: Model) -> dict[str, Any]:
+def _model(m: Model, known: Collection[str] | None) -> dict[str, Any]:
     card = m.card
     return {
         "label": m.label,
@@ -110,16 +115,17 @@ def _model(m: Model) -> dict[str, Any]:
         "memory": m.memory,
         "licence": str(card.get("licence") or ""),
         "seen": ", ".join(map(str, card.get("seen") or [])),
-        "command": f"bench run --model {_model_word(card, m.name)}",
+        "command": f"bench run --model {_model_word(card, m.name, known)}",
     }
 
 
-def _model_word(card: Mapping[str, Any], name: str) -> str:
+def _model_word(card: Mapping[str, Any], name: str, known: Collection[str] | None) -> str:
+    """How a model is asked for; one that no catalogue lists by the card that whoever repeats it must have."""
     if card.get("precomputed"):
         return "precomputed:DIR"
     if (card.get("options") or {}).get("shorthand"):
         return shlex.quote(f"{card.get('kind')}:{card.get('arch')}")
-    return shlex.quote(name)
+    return shlex.quote(name if known is None or name in known else f"path/to/{name}.yaml")
 
 
 def _column(c: Column, title: str, models: int, own: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def report(out: str, folder: str | None, which: str, headline: str, title: str, 
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     title = title or (f"eosin: {', '.join(o['suites'])}" if o["suites"] else "eosin report")
     own = _own_options(desk, {c.benchmark for c in found.columns})
-    text = page(found, drawn, title, _version(), _suites(desk, o), [_short(t, o["results"]) for t in left], own, today)
+    models, short = set(desk.catalogue.models.things), [_short(t, o["results"]) for t in left]
+    text = page(found, drawn, title, _version(), _suites(desk, o), short, own, today, models)
     _write(Path(out), text.encode())
     paths = _draw(drawn, Path(folder)) if folder else []
     desk.console.fact(

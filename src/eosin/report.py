@@ -6,7 +6,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def report(
     left: Sequence[str] = (),
     commands: Mapping[str, Mapping[str, Any]] | None = None,
     made: str = "",
+    models: Collection[str] | None = None,
 ) -> str:
     """The whole page.
 
@@ -35,9 +36,10 @@ def report(
         suites: name -> benchmarks, to choose from. left: what was left out and why.
         commands: benchmark -> the options that it has by itself, so that a command names only the others.
         made: a date, or "" for none, so that equal records give equal bytes.
+        models: the names that `--model` takes here; None: all of them.
     """
     page, css, js = (Path(__file__).with_name(f"report.{part}").read_text(encoding="utf-8") for part in PARTS)
-    data = payload(found, suites or {}, commands or {})
+    data = payload(found, suites or {}, commands or {}, models)
     sections = ["leaderboard", *(["figures"] if drawn else []), "benchmarks", "models", "environment"]
     sections += ["left-out"] if left else []
     measured = sum(c.record is not None for c in found.cells)

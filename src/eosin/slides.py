@@ -176,10 +176,10 @@ def slides_at(place: Path) -> Iterator[Path]:
     if not place.is_dir():
         yield place
         return
-    found = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+    found = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES and not p.is_dir()]
     seen = [p for p in found if not any(s.startswith(".") or s == "__MACOSX" for s in p.relative_to(place).parts)]
     largest = {
-        p.parent: p for p in sorted((p for p in seen if p.suffix.lower() == ".dcm"), key=lambda p: p.stat().st_size)
+        p.parent: p for p in sorted((p for p in seen if p.suffix.lower() == ".dcm"), key=lambda p: p.lstat().st_size)
     }
     yield from (p for p in seen if p.suffix.lower() != ".dcm" or largest[p.parent] == p)
 
@@ -202,8 +202,8 @@ def slide_tiles(root: Path, items: Table, options: Mapping[str, Any]) -> Table:
     Raises:
         DataError: slides that cannot be read, or have no coordinates, all named.
     """
-    own = {"coordinates", "slide_mpp", "rescale", "unreadable"}
-    tiling = Tiling.of({k: v for k, v in options.items() if k not in own})
+    own = ("coordinates", "slide_mpp", "rescale", "unreadable")
+    tiling = Tiling.of({k: v for k, v in options.items() if k not in own}, own)
     folder = root / str(options["coordinates"]) if options.get("coordinates") else None
     rescale = bool(options.get("rescale"))
 

@@ -63,7 +63,9 @@ from .errors import DataError, NotApplicable, UsageError
 )
 @click.option("--probe", "probe", help="A labelled dataset for a kNN score at each look; not one of your benchmarks.")
 @click.option(
-    "--held-out", default=256, type=click.IntRange(min=0), help="Tiles that are looked at and never trained on."
+    "--held-out",
+    type=click.IntRange(min=0),
+    help="Tiles that are looked at and never trained on (default: 256 with --probe-every).",
 )
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", help="Of the forward passes.")
 @click.option("--accumulate", default=1, type=click.IntRange(min=1), help="Pieces to cut a batch into, to save memory.")
@@ -98,6 +100,8 @@ def distill(recipe: str | None, **o: Any) -> None:
         raise UsageError(f"Missing {', '.join(lacking)}. `bench distill --help` shows an example.")
     if bool(o["slides"]) == bool(o["tiles"]):
         raise UsageError("Give either --slides DIR or --tiles DIR.")
+    if o["held_out"] is None:
+        o["held_out"] = 256 if o["probe_every"] else 0
     for idle, why in (
         (o["probe"] and not o["probe_every"], "--probe is looked at every so many steps: add --probe-every 500."),
         (

@@ -78,12 +78,12 @@ class Tiling:
             )
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Tiling:
-        """From a card's options; UsageError for an unknown one."""
+    def of(cls, options: Mapping[str, Any], others: tuple[str, ...] = ()) -> Tiling:
+        """From a card's options; UsageError for an unknown one, which names also the `others` that the caller knows."""
         kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
         wrong = [k for k in options if k not in kinds]
         if wrong:
-            raise UsageError(f"Tiling has no option {', '.join(wrong)}. Its options: {', '.join(kinds)}.")
+            raise UsageError(f"Tiling has no option {', '.join(wrong)}. Its options: {', '.join([*kinds, *others])}.")
         return cls(**{k: kinds[k](v) for k, v in options.items() if v is not None})
 
     def edge(self, mpp: float) -> int:

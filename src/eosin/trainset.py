@@ -110,8 +110,8 @@ def choose(table: Table, n_slides: int, n_tiles: int, held_out: int, exclude: Co
     """Tiles of N slides, M of each, drawn with a seed.
 
     Args:
-        n_slides, n_tiles: 0 for all. held_out: how many tiles to keep for looking at progress: those of whole slides
-            where there are ten slides or more, else any.
+        n_slides, n_tiles: 0 for all. held_out: how many tiles to keep for looking at progress: those of whole patients
+            (slides, where patients are not known) where there are ten or more, else any.
         exclude: slides or patients that must not be trained on: a tile is left out when the name of its slide or file, with
             or without folders, begins with one of these (or with one without its ending), or its group is one; case does not count.
 
@@ -126,24 +126,39 @@ def choose(table: Table, n_slides: int, n_tiles: int, held_out: int, exclude: Co
     free = rng.permutation(np.flatnonzero(kept))
     if not len(free):
         raise DataError(f"All {len(names)} slides are on the exclusion list. Train on others.")
-    aside: np.ndarray = np.empty(0, int)
-    if held_out and len(free) >= 10:
-        last = int(np.searchsorted(np.cumsum(kept[free[::-1]]), held_out)) + 1
-        last = min(last, max(1, len(free) // 5))
-        aside, free = np.flatnonzero(np.isin(code, free[-last:]) & ~barred), free[:-last]
-    free = free[: n_slides or None]
-    rows = np.flatnonzero(np.isin(code, free) & ~barred)
+    aside = _aside(np.where(table["group"] != "", table["group"], slide), code, free, barred, held_out)
+    usable = ~barred & ~aside
+    free = free[np.isin(free, code[usable])][: n_slides or None]
+    rows = np.flatnonzero(np.isin(code, free) & usable)
     if n_tiles:
         order = rng.permutation(rows)
         place = np.argsort(np.argsort(code[order], kind="stable"), kind="stable")
         first = np.searchsorted(np.sort(code[order]), code[order])
         rows = np.sort(order[place - first < n_tiles])
-    if held_out and not len(aside):
+    held = np.flatnonzero(aside)
+    if held_out and not len(held):
         rows = rng.permutation(rows)
         n = min(held_out, len(rows) // 5)
-        aside, rows = rows[:n], np.sort(rows[n:])
+        held, rows = rows[:n], np.sort(rows[n:])
     out = len(np.unique(code[barred]))
-    return Choice(rows, np.sort(rng.permutation(aside)[:held_out]), len(np.unique(code[rows])), out, idle)
+    return Choice(rows, np.sort(rng.permutation(held)[:held_out]), len(np.unique(code[rows])), out, idle)
+
+
+def _aside(patient: np.ndarray, slide: np.ndarray, order: np.ndarray, barred: np.ndarray, n: int) -> np.ndarray:
+    """(rows,) whether a tile is of a patient who is held out: the last in the slides' order, until n tiles are together or
+    a fifth of the patients; nobody where they are fewer than ten."""
+    code = np.unique(patient, return_inverse=True)[1]
+    place = np.empty(slide.max() + 1, int)
+    place[order] = np.arange(len(order))
+    rows = np.flatnonzero(~barred)
+    rows = rows[np.argsort(place[slide[rows]], kind="stable")]
+    people, first = np.unique(code[rows], return_index=True)
+    people = people[np.argsort(first)][::-1]
+    if not n or len(people) < 10:
+        return np.zeros(len(patient), bool)
+    count = np.bincount(code[rows])
+    last = int(np.searchsorted(np.cumsum(count[people]), n)) + 1
+    return np.isin(code, people[: min(last, max(1, len(people) // 5))]) & ~barred
 
 
 def _barred(table: Table, slide: np.ndarray, exclude: Collection[str]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -95,7 +95,7 @@ def show_plan(console: Any, plan: Any) -> None:
     if not console.as_json:
         console.table(
             ["model", "dataset", "view", "tiles", "to embed", "from"],
-            [[r["model"], r["dataset"], r["view"], str(r["tiles"]), str(r["embed"]), r["source"]] for r in rows],
+            [[r["model"], r["dataset"], _seen(r), str(r["tiles"]), str(r["embed"]), r["source"]] for r in rows],
         )
         for task in plan.tasks:
             if task.error and task.error not in plan.missing:
@@ -109,6 +109,10 @@ def show_plan(console: Any, plan: Any) -> None:
             "failed": [t.error for t in plan.tasks if t.error and t.error not in plan.missing],
         }
     )
+
+
+def _seen(row: dict[str, Any]) -> str:
+    return row["view"] + ("" if row["geometry"] == "card" else f", {row['geometry']} px")
 
 
 def raise_missing(console: Any, plan: Any) -> None:
