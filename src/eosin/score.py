@@ -56,7 +56,7 @@ def from_file(path: Path) -> Embeddings:
             f"{path} holds {', '.join(arrays) or 'nothing'}; the embeddings must be called X (n, d), the labels y."
         )
     X = np.asarray(arrays["X"])
-    if not len(X):
+    if X.ndim and not len(X):
         raise DataError(f"{path} has no rows: X has shape {X.shape}. Give one row an image.")
     if X.ndim not in (2, 4) or X.dtype.kind not in "fiu" or not X.size:
         raise DataError(f"{path}: X has shape {X.shape} of {X.dtype}, not (n, d) numbers, or (n, d, h, w) of grids.")
