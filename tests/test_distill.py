@@ -170,7 +170,7 @@ def test_what_is_refused(room, tmp_path):
     assert "--accept-licence" in refused(*locked)
     assert bench(*locked, "--accept-licence").code == 0
     given = [w if w != "teacher" else f"precomputed:{room / 'tiles'}" for w in words(room, "f")]
-    assert "neither teach nor learn" in refused(*given)
+    assert "so it cannot teach" in refused(*given)
     assert bench(*words(room, "g", steps=2)).code == 0
     assert "--resume, or name another --out" in refused(*words(room, "g", steps=2))
     assert "steps was 2 and is 3" in refused(*words(room, "g", "--resume", steps=3))

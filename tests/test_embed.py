@@ -539,6 +539,7 @@ def test_what_embed_does_not_do_is_refused(home, tint, tiny):
     (home / "features" / "x.csv").write_text("id,f0,f1\nt/0000.png,1,2\n")
     done = bench("embed", "-m", f"precomputed:{home / 'features'}", "-d", "tiny")
     assert done.code == 2 and "`bench run` reads them" in done.err
+    assert "problem" not in bench("show", f"precomputed:{home / 'features'}", "--json").json
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

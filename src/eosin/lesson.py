@@ -112,8 +112,8 @@ class Lesson:
             own = {n: getattr(kind, n) is not getattr(FeatureExtractor, n) for n in ("transform", "build", "embed")}
             if own["transform"] or not (own["build"] or own["embed"] and model is found[0]):
                 raise UsageError(
-                    f"{model.card.name} has no network that sees tensors normalised by its card, so it can neither teach nor "
-                    "learn. Choose another model; `bench list models` shows them."
+                    f"{model.card.name} has no network that sees tensors normalised by its card, so it cannot "
+                    f"{'teach' if model is found[0] else 'learn'}. Choose another model; `bench list models` shows them."
                 )
             model._module = None
         return found[0], found[1]

@@ -191,9 +191,9 @@ def model_facts(model: Any, room: str | None = None) -> dict[str, Any]:
     from .measure import fit, measure
 
     facts = {"is": "model", **plain(model.card), "weights": model.available()}
-    measured = measure(model)
+    measured = measure(model) if model.card.kind != "precomputed" else {}  # of which there is no network
     facts |= {k: v for k, v in measured.items() if v is not None}
-    return facts if room is None else {**facts, "fit": fit(measured, room)}
+    return facts if room is None or not measured else {**facts, "fit": fit(measured, room)}
 
 
 @click.command()
