@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eosin import shelves
+from eosin.claims import Claims
 from eosin.precomputed import read_arrays, write_arrays
 from helpers import TINT, bench, install, make_tiles, parts, read_table, uninstall, write_table
 from test_store import ended_process
@@ -250,3 +252,11 @@ def test_numbers_and_targets_survive_writing(tmp_path, suffix):
     found = read_arrays(tmp_path / f"a{suffix}")
     np.testing.assert_array_equal(found["X"], X)
     np.testing.assert_array_equal(found["target"], target)
+
+
+def test_a_claim_that_somebody_took_over_meanwhile_stays(tmp_path):
+    mine, gone = Claims(tmp_path), tmp_path / "part-000001.claim"
+    assert mine.take(0)
+    gone.write_text("elsewhere~1~1")
+    os.utime(gone, (1, 1))
+    assert shelves._removed([mine.path(0), gone]) == [] and mine.path(0).exists() and not gone.exists()

@@ -257,8 +257,12 @@ def gc(unaddressed: bool, yes: bool, models: tuple[str, ...], **o: Any) -> None:
 
 def _removed(paths: list[Path]) -> list[str]:
     """Remove files, and the folders of addresses that are empty then; a sentence on each that stays."""
+    from .claims import Claims
+
     stuck = []
     for path in paths:
+        if path.suffix == ".claim" and not Claims(path.parent).void(path):  # taken over since it was listed
+            continue
         try:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         except OSError as error:
