@@ -304,6 +304,10 @@ def test_choice_of_slides_and_tiles():
     loose = Table({"id": np.arange(n).astype(str), "source": np.arange(n).astype(str), "group": patient})
     kept = choose(loose, 0, 0, 30, [], seed=3)
     assert len(kept.held_out) == 30 and not set(patient[kept.rows]) & set(patient[kept.held_out]), "whole patients"
+    patient = np.array([f"p{i // 60}" for i in range(n)])  # five of six slides each
+    few = Table({"id": np.arange(n).astype(str), "source": slide, "slide": slide, "group": patient})
+    kept = choose(few, 0, 0, 10, [], seed=3)
+    assert len(kept.held_out) == 10 and not set(slide[kept.rows]) & set(slide[kept.held_out]), "whole slides at least"
     order = Order(np.arange(10), seed=0)
     epochs = [order(0, 10), order(10, 20)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10)) and epochs[0] != epochs[1]

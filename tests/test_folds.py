@@ -138,5 +138,5 @@ def test_words_that_are_no_part_are_named():
     said = folds.unheard_of(np.array(["train", "trian", "test", "trian"]))
     assert (
         said
-        == "split says 'trian' (2 rows), which is none of train, val, test: these rows neither train nor are tested."
+        == "split says 'trian' (2 rows), which is none of train, val, test: where this split is used, these rows neither train nor are tested."
     )

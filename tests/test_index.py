@@ -384,7 +384,7 @@ def test_a_quote_that_is_never_closed_loses_no_rows(look, root):
     table = (root / "tiles.csv").read_text().splitlines()
     table[4] = table[4].replace(",p", ',"p')
     (root / "tiles.csv").write_text("\n".join(table))
-    with pytest.raises(DataError, match="tiles.csv: .*close every quote"):
+    with pytest.raises(DataError, match="tiles.csv, line .*Close every quote"):
         look()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from eosin import cut as counter
+from eosin.slides import slides_at
 from helpers import TINT, bench, install
 from slide_files import pyramid, tissue
 
@@ -112,3 +113,12 @@ def test_a_link_to_nothing_is_named(tmp_path):
     done = bench("tile", root, "--mpp", "0.5", "--size", "32", "--out", tmp_path / "out", "--json")
     assert done.code == 1 and len(done.json["slides"]) == 1
     assert [Path(f["slide"]).name for f in done.json["failed"]] == ["b.tiff"]
+
+
+def test_the_largest_file_of_a_dicom_slide_is_found_behind_links(tmp_path):
+    for name, size in (("level0", 1000), ("thumb", 10)):
+        (tmp_path / f"the-{'content-of-the-' * (size < 100)}{name}").write_bytes(bytes(size))
+        (tmp_path / "slide").mkdir(exist_ok=True)
+        target = next(tmp_path.glob(f"the-*{name}"))
+        (tmp_path / "slide" / f"{name}.dcm").symlink_to(target)
+    assert [p.name for p in slides_at(tmp_path / "slide")] == ["level0.dcm"]

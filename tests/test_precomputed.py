@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eosin.card import recorded
 from eosin.errors import DataError
 from eosin.precomputed import _in_order, read_arrays
 from eosin.score import from_file
@@ -15,6 +16,11 @@ from eosin.score import from_file
 def table(path: Path, header: str, *rows: str) -> Path:
     path.write_text("\n".join([header, *rows]) + "\n")
     return path
+
+
+def test_a_long_path_is_a_name_all_the_same(tmp_path):
+    short, long = (recorded(f"precomputed:/{'a' * n}") for n in (100, 300))
+    assert short == f"precomputed-{'a' * 100}" and len(long) == 200 and long != recorded(f"precomputed:/{'a' * 301}")
 
 
 def test_an_id_is_of_one_row(tmp_path):

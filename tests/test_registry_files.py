@@ -64,7 +64,7 @@ def test_an_empty_file_is_an_empty_registry(read, text):
         ("models: {a: {seed: 99999999999999999999}}", r"seed is a number from 0 to 2\^31"),
         ("models: {a: {mpp: .nan}}", r"mpp is um per pixel"),
         ("datasets: {a: {mpp: 0}}", r"mpp is um per pixel"),
-        (f"models: {{{'a' * 300}: {{size: 9}}}}", r"100 at most"),
+        (f"models: {{{'a' * 300}: {{size: 9}}}}", r"200 at most"),
         ("models: {a: {interpolation: cubic}}", r"interpolation is nearest, bilinear, bicubic or lanczos"),
         ("models: {a: {precision: fp8}}", r"precision is fp32, fp16 or bf16"),
         ("models: {a: {size: true}}", r"size must be a whole number, not True"),

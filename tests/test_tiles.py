@@ -209,5 +209,5 @@ def test_a_refusal_says_no_path_twice(tmp_path):
 
 def test_what_other_programs_would_have_to_draw_is_no_image(tmp_path):
     (tmp_path / "t.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n")
-    with pytest.raises(DataError, match="not an image that Pillow can open"):
+    with pytest.raises(DataError, match="is not an image in any of PNG, JPEG"):
         load_rgb(tmp_path / "t.png")

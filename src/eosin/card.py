@@ -19,7 +19,7 @@ from typing import Any
 from .errors import CardError
 
 NAME_CHARS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
-LONGEST = 100  # characters of a name: it is part of names of folders and files
+LONGEST = 200  # characters of a name: with a fingerprint it is the name of a folder
 
 
 def recorded(name: str) -> str:
@@ -27,7 +27,8 @@ def recorded(name: str) -> str:
     kind, colon, rest = name.partition(":")
     if not colon or not kind.isidentifier() or len(kind) < 2:
         return name
-    return f"{kind}-{''.join(c if c in NAME_CHARS else '_' for c in rest.strip('/'))}"
+    full = f"{kind}-{''.join(c if c in NAME_CHARS else '_' for c in rest.strip('/'))}"
+    return full if len(full) <= LONGEST else f"{full[: LONGEST - 13]}-{fingerprint(full)}"
 
 
 def note(default: Any = "", **kw) -> Any:

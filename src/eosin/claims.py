@@ -122,7 +122,8 @@ class Claims:
         return self._silent(touched)
 
     def _silent(self, touched: float, seconds: float = STALE) -> bool:
-        return abs(self._now() - touched) > seconds
+        age = self._now() - touched
+        return age > seconds or age < -STALE
 
     def _now(self) -> float:
         """The file system's clock, which other machines share."""

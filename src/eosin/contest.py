@@ -68,7 +68,7 @@ def compare(**o: Any) -> None:
     records, left = collect(folders or [desk.places.results])
     for text in left:
         desk.console.warn(f"left out: {text}")
-    names = {_as_recorded(desk, m): m.partition("@")[0] for m in models}
+    names = {_as_recorded(desk, m): m if _elsewhere(m) else m.partition("@")[0] for m in models}
     (_gap if o["folds_gap"] else _contest)(desk, o, records, names, benchmarks)
 
 
@@ -76,12 +76,17 @@ def _as_recorded(desk: Desk, text: str) -> str:
     """A model's name as records have it: a path becomes name@fingerprint, an alias its name."""
     from .plan import Planner
 
-    if "/" in text or text.endswith((".yaml", ".yml")) or ":" in text:
+    if _elsewhere(text):
         model = desk.catalogue.model(text)
         return f"{model.card.name}@{Planner(desk.catalogue, desk.places).print_of(model)}"
     name, at, mark = text.partition("@")
     known = desk.catalogue.models.things.get(name)
     return (known.card.name if known is not None else name) + at + mark
+
+
+def _elsewhere(text: str) -> bool:
+    """Whether a model is asked for by a path or a kind, and not by a name."""
+    return "/" in text or text.endswith((".yaml", ".yml")) or ":" in text
 
 
 class Patients:

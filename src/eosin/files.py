@@ -76,12 +76,10 @@ def leftovers(folder: Path) -> list[Path]:
 
 def opened(path: Path, buffering: int = -1) -> Any:
     """A file to read; OSError where a pipe or a device has its name, which may never answer, or never end."""
-    at_once = getattr(os, "O_NONBLOCK", 0)  # plain files do not care
-    handle = open(path, "rb", buffering, opener=lambda name, flags: os.open(name, flags | at_once))
-    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
-        handle.close()
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder has an error of its own
         raise OSError(errno.EINVAL, "it is no plain file", str(path))
-    return handle
+    return open(path, "rb", buffering)
 
 
 def content_of(path: Path) -> str:

@@ -129,7 +129,7 @@ def unheard_of(split: Any) -> str:
     if not strange:
         return ""
     named = ", ".join(f"{w!r} ({n} rows)" for w, n in strange.items())
-    return f"split says {named}, which is none of {', '.join(PARTS)}: these rows neither train nor are tested."
+    return f"split says {named}, which is none of {', '.join(PARTS)}: where this split is used, these rows neither train nor are tested."
 
 
 def straddling(group: Any, split: Any) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .card import LONGEST
 from .cards import NAME_CHARS, ModelCard, plain
 from .errors import StoreError, UsageError
 from .extractor import FeatureExtractor
@@ -88,7 +89,7 @@ def name_of(recipe: DistillationRecipe, out: Path) -> str:
     variant, own = getattr(recipe, "variant", "") or recipe.card.name, out.absolute().name
     rest = own.removeprefix(variant).removeprefix(recipe.card.name)
     rest = "".join(c if c in NAME_CHARS else "-" for c in rest).strip("-")
-    return f"{variant}-{rest}" if rest else variant
+    return f"{variant}-{rest}"[:LONGEST] if rest else variant
 
 
 def changed(recipe: DistillationRecipe) -> list[str]:

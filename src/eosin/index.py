@@ -31,6 +31,7 @@ TICK = 50_000_000  # nanoseconds; file systems count time in steps of up to some
 CHUNK = 128  # files that a thread reads before it says so
 UNSURE = -2  # a mark that no file has
 KEPT = "index.columns"
+RULES = 2  # raised when equal data make another table, or more is said of it
 LINES = 2**16  # values that are text at a time
 PIXELS = ("id", "source", "x", "y", "w", "h", "px", "pad", "row", "key", "level")
 
@@ -90,7 +91,7 @@ def open_index(
     """
     root = (root or _located(dataset, data)).absolute()
     code = [hash_file(p) for p in sources_of(type(dataset))]  # a loader that was mended makes another table
-    key = fingerprint([type(dataset).__name__, plain(dataset.card), str(root), code])
+    key = fingerprint([type(dataset).__name__, plain(dataset.card), str(root), code, RULES])
     folder = indexes / f"{dataset.name}@{key}"
     kept = _load(folder / KEPT)
     if kept is not None and _unchanged(root, kept):

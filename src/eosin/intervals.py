@@ -89,7 +89,8 @@ def majority(metrics: list[str], emb: Embeddings, predictions: Mapping[str, np.n
     tested, where the predictions tell them."""
     known: dict[str, float] = {"auroc": 0.5, "pearson": 0.0}
     if emb.y is not None and len(emb.y):
-        tested = emb.y if predictions is None else predictions.get("y", emb.y)
+        told = emb.y if predictions is None else np.asarray(predictions.get("y", emb.y))
+        tested = told if told.ndim == 1 and len(told) else emb.y
         counts = np.unique(tested, return_counts=True)[1]
         known["accuracy"] = float(counts.max() / counts.sum())
         known["balanced_accuracy"] = float(1 / len(counts))

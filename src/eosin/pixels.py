@@ -13,7 +13,7 @@ from .errors import DataError, EosinError
 if TYPE_CHECKING:
     import torch
 
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "TGA", "JPEG2000")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 from .cards import BenchmarkCard, Card, DatasetCard, ModelCard, RecipeCard, SuiteCard
 from .errors import CardError, MissingError
-from .files import opened
 
 SECTIONS: dict[str, type[Card]] = {
     "models": ModelCard,
@@ -59,8 +58,7 @@ def read_yaml(path: Path) -> Any:
     Loader.yaml_implicit_resolvers = {c: [r for r in found if r[0] != stamp] for c, found in rules}
 
     try:
-        with opened(path) as handle:
-            content = handle.read()
+        content = path.read_bytes()
         if ANCHOR.search(content) or len(OPENS.findall(content)) > 100 * DEEPEST:  # else it cannot be out of bounds
             _bounded(yaml.parse(content, Loader))
         return yaml.load(content, Loader)  # noqa: S506 (a safe loader, subclassed)

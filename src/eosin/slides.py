@@ -178,10 +178,13 @@ def slides_at(place: Path) -> Iterator[Path]:
         return
     found = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES and not p.is_dir()]
     seen = [p for p in found if not any(s.startswith(".") or s == "__MACOSX" for s in p.relative_to(place).parts)]
-    largest = {
-        p.parent: p for p in sorted((p for p in seen if p.suffix.lower() == ".dcm"), key=lambda p: p.lstat().st_size)
-    }
+    largest = {p.parent: p for p in sorted((p for p in seen if p.suffix.lower() == ".dcm"), key=_size)}
     yield from (p for p in seen if p.suffix.lower() != ".dcm" or largest[p.parent] == p)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of what it links to; 0 of a link to nothing."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def slide_tiles(root: Path, items: Table, options: Mapping[str, Any]) -> Table:

@@ -151,11 +151,13 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> dict[str, list[str]]:
     return dict(zip(header, lists, strict=True))
 
 
-def _rows(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+def _rows(reader: Any, path: Path) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:
-        raise DataError(f"{path}: {error}. Save it as plain CSV with commas, and close every quote.") from error
+        raise DataError(
+            f"{path}, line {reader.line_num}: {error}. Close every quote, with nothing between it and the comma, or save it as plain CSV again."
+        ) from error
 
 
 def numbers(path: Path, name: str, values: Sequence[str], whole: bool = False) -> np.ndarray:

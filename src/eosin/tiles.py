@@ -15,7 +15,7 @@ import numpy as np
 from .arrays import own_bytes
 from .errors import DataError
 from .extractor import MAX_PIXELS
-from .pixels import opened
+from .pixels import FORMATS, opened
 from .slides import Slide
 from .table import Table
 
@@ -161,8 +161,8 @@ def load_rgb(path: Path | io.BytesIO) -> Image:
             raise DataError(f"has more than {MAX_PIXELS:,} pixels; cut it into tiles first") from None
         except PILImage.UnidentifiedImageError:
             empty = isinstance(path, Path) and path.stat().st_size == 0
-            why = "is empty (0 bytes)" if empty else "is not an image that Pillow can open"
-            raise DataError(f"{why}; copy or download it again") from None
+            why = "is empty (0 bytes)" if empty else f"is not an image in any of {', '.join(FORMATS)}"
+            raise DataError(f"{why}; copy or download it again, or convert it") from None
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise DataError(

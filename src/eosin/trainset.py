@@ -111,7 +111,7 @@ def choose(table: Table, n_slides: int, n_tiles: int, held_out: int, exclude: Co
 
     Args:
         n_slides, n_tiles: 0 for all. held_out: how many tiles to keep for looking at progress: those of whole patients
-            (slides, where patients are not known) where there are ten or more, else any.
+            where there are ten or more (where they are not known, a slide counts as one), else of whole slides, else any.
         exclude: slides or patients that must not be trained on: a tile is left out when the name of its slide or file, with
             or without folders, begins with one of these (or with one without its ending), or its group is one; case does not count.
 
@@ -127,6 +127,8 @@ def choose(table: Table, n_slides: int, n_tiles: int, held_out: int, exclude: Co
     if not len(free):
         raise DataError(f"All {len(names)} slides are on the exclusion list. Train on others.")
     aside = _aside(np.where(table["group"] != "", table["group"], slide), code, free, barred, held_out)
+    if not aside.any():  # fewer than ten patients
+        aside = _aside(slide, code, free, barred, held_out)
     usable = ~barred & ~aside
     free = free[np.isin(free, code[usable])][: n_slides or None]
     rows = np.flatnonzero(np.isin(code, free) & usable)

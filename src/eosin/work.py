@@ -176,8 +176,8 @@ def embed(**o: Any) -> None:
 
     shard = read_shard(o["shard"])
     if o["readout"] != "default" and not dense(o["readout"]):
-        raise UsageError(
-            f"--readout {o['readout']}: every vector that a model gives is stored anyway; grid or grid-pre-norm adds its maps."
+        desk.console.warn(
+            f"--readout {o['readout']} changes nothing: every vector that a model gives is stored, and grid or grid-pre-norm adds maps"
         )
     planner = Planner(desk.catalogue, desk.places, desk.console.watch)
     for name in o["views"]:
