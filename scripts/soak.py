@@ -85,6 +85,15 @@ def inside(*args: str) -> tuple[int, str]:
     return done.exit_code, done.stderr
 
 
+def spawned(front: int) -> list[int]:
+    """The workers of a crew: the processes that its front has spawned, and that have begun."""
+    try:
+        children = map(int, Path(f"/proc/{front}/task/{front}/children").read_text().split())
+        return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    except OSError:  # it has ended
+        return []
+
+
 class Soak:
     """One home under hard use. `findings` are sentences about what must not happen."""
 
@@ -95,7 +104,7 @@ class Soak:
         self.bag: list[Callable[[], None]] = []
         self.actions: list[Callable[[], None]] = [
             self.run, self.run, self.embed, self.look, self.look, self.killed, self.killed, self.starved, self.two,
-            self.damage, self.lose, self.damage_beside, self.forget, self.tidy, self.export,
+            self.crew, self.damage, self.lose, self.damage_beside, self.forget, self.tidy, self.export,
         ]  # fmt: skip
 
     def step(self) -> None:
@@ -111,8 +120,9 @@ class Soak:
 
     def command(self) -> list[str]:
         model = self.rng.choice(MODELS)
-        if self.rng.random() < 0.3:
-            return ["embed", "-m", model, "-d", "soak", "--shard", self.rng.choice(["1/1", "1/2", "2/2"])]
+        if self.rng.random() < 0.4:
+            how = self.rng.choice(["--shard=1/1", "--shard=1/2", "--shard=2/2", "--view=jpeg-30", "--devices=cpu,cpu"])
+            return ["embed", "-m", model, "-d", "soak", how]
         return ["run", "-m", model, "-b", self.rng.choice(BENCHMARKS)]
 
     def run(self) -> None:
@@ -164,6 +174,17 @@ class Soak:
             _, said = process.communicate(timeout=180)
             if not (doomed and process is pair[0]):
                 self.expect(process.returncode, said.decode(), (0,), f"{' '.join(args)} twice at once")
+
+    def crew(self) -> None:
+        """Two workers of one front, of which one may be killed."""
+        args = ["embed", "-m", self.rng.choice(MODELS), "-d", "soak", "--devices", "cpu,cpu"]
+        front = start(self.home, *args)
+        time.sleep(self.rng.uniform(1, 8))
+        if workers := spawned(front.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.rng.choice(workers), signal.SIGKILL)
+        _, said = front.communicate(timeout=180)
+        self.expect(front.returncode, said.decode(), (0,), " ".join(args))
 
     def _some(self, pattern: str) -> Path | None:
         found = sorted(p for p in self.home.glob(pattern) if p.is_file())

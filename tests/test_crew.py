@@ -100,6 +100,19 @@ def test_when_all_workers_are_killed_it_ends_with_1_and_the_next_run_goes_on(hom
     assert parts(home / "embeddings") == whole
 
 
+def test_workers_that_die_as_they_start_are_lost_and_not_waited_for(home, crew, long, tmp_path):  # noqa: F811
+    """Out of memory while torch is loaded, say: before they have read what they are to do."""
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, sys\nif any('spawn_main' in a for a in sys.orig_argv):\n    os._exit(3)\n"
+    )
+    front = started(*EMBED, "--devices", "cpu,cpu")
+    try:
+        out, err = front.communicate(timeout=90)
+    finally:
+        front.kill()
+    assert front.returncode == 1 and "The worker on cpu was lost (exit code 3)" in err, err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_the_front(home, crew, long, how):  # noqa: F811

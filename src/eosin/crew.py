@@ -86,7 +86,8 @@ class Crew(Engine):
         waiting: dict[Connection, tuple[str, Any]] = {}
         processes = []
         try:
-            sent = pickle.dumps(job.unbuilt())
+            # in memory that all share: a start that hands over more than a pipe holds never ends if the worker does first
+            sent = SPAWN.RawArray("c", pickle.dumps(job.unbuilt()))
             for place in places:
                 here, there = SPAWN.Pipe(duplex=False)
                 work = (sent, self.alone(device=place, workers=threads), refused, there)
@@ -138,7 +139,7 @@ def _answer(pipe: Connection, place: str, process: Any) -> Answer:
         )
 
 
-def _work(sent: bytes, engine: Engine, refused: Shared, answer: Connection) -> None:
+def _work(sent: Any, engine: Engine, refused: Shared, answer: Connection) -> None:
     """A worker's life; it ends with the front, however that ends."""
     os.dup2(2, 1)  # what a model prints is no fact: the front's stdout may be read by a program
     threading.Thread(target=_end_with_the_front, daemon=True).start()
