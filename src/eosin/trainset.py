@@ -128,7 +128,7 @@ def choose(table: Table, n_slides: int, n_tiles: int, held_out: int, exclude: Co
         raise DataError(f"All {len(names)} slides are on the exclusion list. Train on others.")
     aside = _aside(np.where(table["group"] != "", table["group"], slide), code, free, barred, held_out)
     if not aside.any():  # fewer than ten patients
-        aside = _aside(slide, code, free, barred, held_out)
+        aside = _aside(code, code, free, barred, held_out)
     usable = ~barred & ~aside
     free = free[np.isin(free, code[usable])][: n_slides or None]
     rows = np.flatnonzero(np.isin(code, free) & usable)
@@ -149,6 +149,8 @@ def choose(table: Table, n_slides: int, n_tiles: int, held_out: int, exclude: Co
 def _aside(patient: np.ndarray, slide: np.ndarray, order: np.ndarray, barred: np.ndarray, n: int) -> np.ndarray:
     """(rows,) whether a tile is of a patient who is held out: the last in the slides' order, until n tiles are together or
     a fifth of the patients; nobody where they are fewer than ten."""
+    if not n:
+        return np.zeros(len(patient), bool)
     code = np.unique(patient, return_inverse=True)[1]
     place = np.empty(slide.max() + 1, int)
     place[order] = np.arange(len(order))
@@ -156,7 +158,7 @@ def _aside(patient: np.ndarray, slide: np.ndarray, order: np.ndarray, barred: np
     rows = rows[np.argsort(place[slide[rows]], kind="stable")]
     people, first = np.unique(code[rows], return_index=True)
     people = people[np.argsort(first)][::-1]
-    if not n or len(people) < 10:
+    if len(people) < 10:
         return np.zeros(len(patient), bool)
     count = np.bincount(code[rows])
     last = int(np.searchsorted(np.cumsum(count[people]), n)) + 1
