@@ -182,6 +182,15 @@ def test_an_error_of_the_model_is_told_as_by_one(home, crew, long, tmp_path, mon
         Crew(device="cpu", devices=TWO).fill(job(home, "odd"))
 
 
+def test_no_room_for_what_workers_share(home, crew, long, monkeypatch):  # noqa: F811
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("eosin.crew.SPAWN.RawArray", full)
+    with pytest.raises(EosinError, match="No space left on device. Make some in /dev/shm .* or use one --device"):
+        Crew(device="cpu", devices=TWO).fill(job(home))
+
+
 def test_a_model_that_cannot_travel_says_so(home, crew, long):  # noqa: F811
     work = job(home)
     work.extractor.hook = lambda: None

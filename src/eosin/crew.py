@@ -87,7 +87,7 @@ class Crew(Engine):
         processes = []
         try:
             # in memory that all share: a start that hands over more than a pipe holds never ends if the worker does first
-            sent = SPAWN.RawArray("c", pickle.dumps(job.unbuilt()))
+            sent = _shared("c", pickle.dumps(job.unbuilt()))
             for place in places:
                 here, there = SPAWN.Pipe(duplex=False)
                 work = (sent, self.alone(device=place, workers=threads), refused, there)
@@ -116,7 +116,7 @@ class Shared(set[int]):
     """Numbers that all workers see, as one byte each."""
 
     def __init__(self, size: int, flags: Any = None) -> None:
-        self.flags = SPAWN.RawArray("b", size) if flags is None else flags
+        self.flags = _shared("b", size) if flags is None else flags
 
     def add(self, number: int) -> None:
         self.flags[number] = 1
@@ -126,6 +126,16 @@ class Shared(set[int]):
 
     def __reduce__(self) -> Any:
         return Shared, (len(self.flags), self.flags)
+
+
+def _shared(kind: str, content: Any) -> Any:
+    """An array in memory that all workers see; ModelError where there is no room for it."""
+    try:
+        return SPAWN.RawArray(kind, content)
+    except OSError as error:
+        raise ModelError(
+            f"No room for what workers share: {error.strerror}. Make some in /dev/shm and the temporary folder, or use one --device."
+        ) from error
 
 
 def _answer(pipe: Connection, place: str, process: Any) -> Answer:
