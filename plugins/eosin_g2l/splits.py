@@ -94,9 +94,8 @@ def linear_parts(emb: Any, y: np.ndarray, o: dict[str, Any]) -> tuple[list[tuple
     if o["split"] != "given":
         group = None if o["folds"] == "paper" else groups_of(emb, o["folds"])[0]
         seeds = range(o["seed"], o["seed"] + o["seeds"])
-        return [(0, s, folds.holdout(y, (0.6, 0.2, 0.2), s, group)) for s in seeds], _mixed(
-            emb
-        ) if group is None else []
+        notes = _mixed(emb) if group is None else []
+        return [(0, s, folds.holdout(y, (0.6, 0.2, 0.2), s, group)) for s in seeds], notes
     group = None if o["folds"] == "paper" else groups_of(emb, o["folds"])[0]
     if emb.split is None and emb.fold is not None:
         fold = folds.given(emb.fold)

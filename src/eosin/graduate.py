@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .card import LONGEST
-from .cards import NAME_CHARS, ModelCard, plain
+from .card import LONGEST, NAME_CHARS, plain
+from .cards import ModelCard
 from .errors import StoreError, UsageError
 from .extractor import FeatureExtractor
 from .files import publish

@@ -17,8 +17,7 @@ from .record import value
 
 LONG = (
     "model", "benchmark", "protocol", "folds", "metric", "mean", "std", "low", "high", "n", "source", "against", "readout",
-    "spread", "spread_kind", "paper", "table", "date", "note", "fingerprint",
-    "options",
+    "spread", "spread_kind", "paper", "table", "date", "note", "fingerprint", "options",
 )  # fmt: skip
 NEEDED = (
     ("model", "name"), ("model", "fingerprint"), ("benchmark", "name"), ("benchmark", "fingerprint"), ("protocol", "name"),
